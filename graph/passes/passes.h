@@ -1,0 +1,65 @@
+// Graph passes. Each takes a graph and leaves an equivalent one; each has a test with a
+// before/after picture and must-not cases.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "graph/evaluator.h"
+#include "graph/graph.h"
+
+namespace plexus {
+
+// Canonical form, shape-independent, applied once after import, before discovery: names, default
+// attributes, opset differences (Squeeze/Unsqueeze/Reduce* axes as inputs, Clip min/max as inputs,
+// Dropout in inference → identity, Constant nodes → constants, Identity removed), constants folded,
+// dead code removed. Never merges or reorders arithmetic.
+Status Canonicalize(Graph& graph, const Evaluator& evaluator);
+
+// Replaces nodes whose inputs are all constants by constants. Random and stateful operators, and
+// results larger than `max_result_bytes` unless smaller than their inputs, stay.
+Status FoldConstants(Graph& graph, const Evaluator& evaluator,
+                     size_t max_result_bytes = size_t{64} << 20);
+
+// The graph for concrete input shapes: shapes of all values as far as they can be known, Shape and
+// friends folded, `If` with a known condition replaced by its branch, `Loop` with a small known
+// trip count and constant condition unrolled. `input_shapes[i]` belongs to graph.inputs()[i]; known
+// input contents (small host tensors) may be given. Nodes whose output shape depends on data keep
+// an incomplete shape. kInvalidArgument names the input or node at fault.
+struct KnownInput {
+  DType dtype = DType::kUndefined;
+  Shape shape;
+  std::optional<Tensor> contents;
+};
+Result<Graph> Specialize(const Graph& graph, std::span<const KnownInput> inputs,
+                         const Evaluator& evaluator);
+
+// Arithmetic-preserving (within float rounding) rewrites on a canonical graph; the result uses the
+// fused operators of domain "plexus" listed in passes/fused_ops.h. Values keep logical NCHW shapes.
+Status FuseConvBatchNorm(Graph& graph);  // Conv + BatchNormalization → Conv
+Status FuseConvEpilogue(Graph& graph);   // Conv [+ residual Add] [+ activation] → plexus.Conv
+Status FuseMatMulEpilogue(
+    Graph& graph);  // MatMul/Gemm [+ bias] [+ add] [+ activation] → plexus.MatMul
+Status FuseLayerNorm(Graph& graph);    // ReduceMean/Sub/Pow/.../Mul/Add → LayerNormalization
+Status FuseGelu(Graph& graph);         // Div/Erf/Add/Mul/Mul → Gelu
+Status FuseSoftmax(Graph& graph);      // ReduceMax/Sub/Exp/ReduceSum/Div → Softmax
+Status FuseAttention(Graph& graph);    // MatMul/scale/mask/Softmax/MatMul → plexus.Attention
+Status FuseElementwise(Graph& graph);  // chains and trees of pointwise ops → plexus.Elementwise
+Status EliminateTransposes(Graph& graph);  // cancel, merge, or turn into Reshape
+Status EliminateReshapes(Graph& graph);    // merge chains, drop no-ops
+Status FuseQuantized(
+    Graph& graph);  // DequantizeLinear → Conv/MatMul → QuantizeLinear → plexus.QConv/QMatMul
+
+// All of the above in their fixed order.
+Status Optimize(Graph& graph);
+
+// Row independence (paths.md, "Batchability is proven"): true when, with every input of `graph`
+// extended along axis 0 from 1 to b rows, each output row depends on the same input row only. The
+// proof walks the nodes; `why_not` names the first node that breaks it.
+bool IsRowIndependent(const Graph& graph, std::string* why_not);
+// Rewrites a row-independent graph whose axis 0 is fixed at 1 so that it takes any number of rows
+// (Reshape targets and the like). kFailedPrecondition when IsRowIndependent is false.
+Result<Graph> GeneralizeRows(const Graph& graph);
+
+}  // namespace plexus

@@ -1,0 +1,31 @@
+// Pipeline files: pipelines/NAME.yaml to a Graph (docs/pipelines.md describes the format).
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "graph/graph.h"
+
+namespace plexus {
+
+struct PipelineFile {
+  std::string name;
+  GraphPtr graph;                   // the static part: models and glue inlined into one graph
+  std::vector<std::string> models;  // names of the models it uses
+  std::string tenant;               // "" for the default
+};
+
+// Gives the graph of a model by name; kNotFound when there is none.
+using ModelLookup = std::function<Result<GraphPtr>(const std::string& model)>;
+
+// YAML is untrusted: size, depth and alias limits; every error names file, stage and reason
+// (unknown key, missing model or output, cycle, type conflict). `folder` is where label files lie;
+// they never come from outside it.
+Result<PipelineFile> ParsePipeline(std::string_view yaml, const std::string& file_name,
+                                   const std::filesystem::path& folder, const ModelLookup& models);
+
+}  // namespace plexus

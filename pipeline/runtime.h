@@ -1,0 +1,94 @@
+// Runtime: runs graphs on a device, region by region. What `serve` and in-process users call.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/trace.h"
+#include "graph/graph.h"
+#include "program/compiler.h"
+#include "sched/dispatcher.h"
+#include "sched/job.h"
+
+namespace plexus {
+
+struct RuntimeOptions {
+  uint32_t threads = 0;  // CPU workers; 0: one per core
+  std::string policy = "srpt";
+  size_t program_cache_bytes = size_t{2} << 30;  // arenas excluded; least recently used go first
+  size_t arena_budget_bytes = size_t{4} << 30;
+  std::string profile_path;  // empty: learned times are not kept
+};
+
+// One executable: a canonical graph (a model, or a pipeline's static part) with its own programs
+// per shape class. Immutable but for its cache; thread-safe; dies when the last request let go.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+  virtual const std::string& name() const = 0;
+  virtual const Graph& graph() const = 0;
+};
+using ExecutablePtr = std::shared_ptr<Executable>;
+
+// Shared flag between a request and whoever may give it up.
+class CancelToken {
+ public:
+  virtual ~CancelToken() = default;
+  virtual void Cancel(Status why) = 0;  // idempotent, thread-safe
+  virtual bool cancelled() const = 0;
+};
+
+struct RunTimings {
+  Duration queue{0};    // arrival to first launch
+  Duration compute{0};  // first launch to done
+};
+
+struct RunResult {
+  Status status;
+  std::vector<Tensor> outputs;  // one per graph output, when OK
+  RunTimings timings;
+};
+
+// Thread-safe.
+class Runtime {
+ public:
+  static Result<std::unique_ptr<Runtime>> Create(const RuntimeOptions& options);
+  virtual ~Runtime() = default;
+
+  // Takes an imported graph; canonicalises and checks it. kUnimplemented names an operator that
+  // neither a kernel nor the reference knows.
+  virtual Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
+                                     const CompileOptions& options) = 0;
+
+  using Done = std::function<void(RunResult)>;
+  // Starts a request; `done` is called once, from any thread, and must not block. Inputs are
+  // checked against the graph (name order of graph.inputs(), dtype, shape). The token may be null.
+  virtual std::shared_ptr<CancelToken> Start(ExecutablePtr executable, std::vector<Tensor> inputs,
+                                             RequestAttributes attributes, Done done) = 0;
+  // Synchronous; the calling thread helps as a worker.
+  virtual RunResult Run(ExecutablePtr executable, std::vector<Tensor> inputs,
+                        RequestAttributes attributes = {}) = 0;
+  // Compiles for these inputs' shapes without running.
+  virtual Status Warm(ExecutablePtr executable, std::span<const Tensor> inputs) = 0;
+
+  virtual Dispatcher& dispatcher() = 0;
+  virtual TraceRecorder& trace() = 0;
+  virtual const Clock& clock() const = 0;
+
+  struct CacheStats {
+    size_t programs = 0, bytes = 0;
+    uint64_t hits = 0, misses = 0, evictions = 0;
+  };
+  virtual CacheStats cache_stats() const = 0;
+
+  // The programs that `executable` has compiled so far (plexus inspect).
+  virtual std::vector<ProgramPtr> Programs(const ExecutablePtr& executable) const = 0;
+};
+
+}  // namespace plexus

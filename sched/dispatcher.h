@@ -1,0 +1,68 @@
+// Dispatcher: decides what runs next on one device, and where.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/trace.h"
+#include "device/device.h"
+#include "profile/profile_store.h"
+#include "sched/job.h"
+#include "sched/policy.h"
+
+namespace plexus {
+
+struct DispatcherOptions {
+  Duration quantum = std::chrono::microseconds(200);  // longest slice while others wait
+  // Work handed to the device beyond what runs, in time (B of paella.md).
+  Duration in_flight_bound = std::chrono::microseconds(100);
+  size_t max_jobs = 100'000;  // queued and running; more is kResourceExhausted
+};
+
+struct DispatcherStats {
+  uint64_t jobs_submitted = 0, jobs_done = 0, jobs_failed = 0, jobs_cancelled = 0;
+  uint64_t launches = 0, blocks = 0, decisions = 0, preemptions = 0;
+  uint64_t jobs_waiting_for_arena = 0;
+  Duration busy{0};  // device time of finished blocks
+  size_t ready = 0, running = 0;
+};
+
+// A passive state machine: no thread, no wait, no clock of its own. Submit, Cancel and Pump take a
+// lock; OnEvent (from the device) tries it and, if another thread is inside, leaves the event in a
+// queue that this thread drains before it leaves. Thread-safe. Neither a decision nor an event
+// allocates: jobs and launches come from pools.
+class Dispatcher : public DeviceEventSink {
+ public:
+  // Borrows all but the policy; `trace` and `profiles` may be null. Calls device.SetSink(this).
+  Dispatcher(Device& device, std::unique_ptr<Policy> policy, const Clock& clock,
+             ProfileStore* profiles, TraceRecorder* trace, DispatcherOptions options = {});
+  ~Dispatcher() override;  // requires: no job in flight
+
+  // Takes the spec's buffers; they come back through the listener, on failure to submit they are
+  // dropped. May launch at once, from this thread.
+  Result<JobId> Submit(JobSpec spec);
+  // The job stops at its next boundary; its listener hears kCancelled (or how it ended if it was
+  // faster). Unknown ids are ignored.
+  void Cancel(JobId job, Status why);
+  // Fires timeouts due at `now` and launches what fits. Returns when it wants to be called next
+  // (the earliest timeout), or TimePoint::max().
+  TimePoint Pump(TimePoint now);
+  void OnEvent(const DeviceEvent& event) override;
+
+  // Switches the order of all waiting jobs, at run time.
+  void SetPolicy(std::unique_ptr<Policy> policy);
+  std::string policy_name() const;
+  DispatcherStats stats() const;
+  // Expected time of a program with `rows`: learned where it ran, estimated before.
+  Duration ExpectedTime(const Program& program, uint32_t rows) const;
+
+ private:
+  class Core;
+  std::unique_ptr<Core> core_;
+};
+
+}  // namespace plexus

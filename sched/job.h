@@ -1,0 +1,62 @@
+// Job: one run of a Program for one batch, as the dispatcher sees it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "base/status.h"
+#include "device/device.h"
+
+namespace plexus {
+
+using TenantId = Id<struct TenantTag>;
+using RequestId = Id<struct RequestTag, uint64_t>;
+
+// What a job inherits from its request.
+struct RequestAttributes {
+  RequestId request;
+  TenantId tenant{0};
+  TimePoint arrival{};                  // scheduled arrival at the server
+  std::optional<TimePoint> deadline;    // for edf and early drop
+  std::optional<TimePoint> timeout_at;  // the job is dropped at its next boundary after this
+  uint32_t priority = 0;                // 0 default, 1 highest, larger is lower
+  Duration service_time{0};             // whole request alone on the device, estimated
+  Duration remaining_path{0};           // expected after this job
+};
+
+// How a job ended. Called once, outside the dispatcher's lock, by whichever thread reported the
+// last event (or by Submit/Cancel/Pump); it may submit further jobs, must not block for long.
+class JobListener {
+ public:
+  virtual ~JobListener() = default;
+  // `buffers` come back to the listener, outputs filled when `status` is OK.
+  virtual void OnJobDone(JobId job, Status status, JobBuffers buffers) = 0;
+};
+
+struct JobSpec {
+  ProgramPtr program;
+  JobBuffers buffers;
+  RequestAttributes attributes;
+  uint32_t rows = 1;                // batch rows; profiles are learned per (program, kernel, rows)
+  JobListener* listener = nullptr;  // outlives the job
+};
+
+// The dispatcher's summary of one job, all that a policy may look at.
+struct JobView {
+  JobId id;
+  TenantId tenant;
+  TimePoint arrival{};
+  std::optional<TimePoint> deadline;
+  uint32_t priority = 0;
+  Duration service_time{0};    // own device time from start to end, estimated, > 0
+  Duration remaining_time{0};  // what is left of this job plus its remaining path, > 0
+  Duration attained_time{0};   // device time used so far
+  uint64_t rounds = 0;         // scheduling turns had so far (rr)
+  uint64_t sequence = 0;       // submission order, the tie breaker
+};
+
+}  // namespace plexus
