@@ -30,9 +30,13 @@ class LogLine {
   LogLevel level_;
   std::ostringstream stream_;
 };
-#define PLEXUS_LOG(level)                                    \
-  if (::plexus::LogLevel::level < ::plexus::GetLogLevel()) { \
-  } else                                                     \
-    ::plexus::LogLine(::plexus::LogLevel::level)
+// Binds looser than <<, so that the whole line is one void expression.
+struct LogVoid {
+  void operator&(const LogLine&) {}
+};
+#define PLEXUS_LOG(level)                               \
+  (::plexus::LogLevel::level < ::plexus::GetLogLevel()) \
+      ? (void)0                                         \
+      : ::plexus::LogVoid() & ::plexus::LogLine(::plexus::LogLevel::level)
 
 }  // namespace plexus

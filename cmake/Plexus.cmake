@@ -22,7 +22,10 @@ if(PLEXUS_MOLD AND NOT PLEXUS_SANITIZE)
 endif()
 
 # -Wrestrict: GCC 12 reports std::string concatenation falsely (GCC bug 105651).
-add_compile_options(-Wall -Wextra -Werror -Wno-restrict)
+add_compile_options(-Wall -Wextra -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options(-Wno-restrict)
+endif()
 if(PLEXUS_SANITIZE)
   add_compile_options(-fsanitize=${PLEXUS_SANITIZE} -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${PLEXUS_SANITIZE})

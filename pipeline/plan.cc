@@ -1,0 +1,394 @@
+#include "pipeline/plan.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "graph/passes/fused_ops.h"
+
+namespace plexus {
+namespace {
+
+uint64_t NextPlannedGraphId() {
+  static std::atomic<uint64_t> next{1};
+  return next.fetch_add(1, std::memory_order_relaxed);  // only uniqueness matters
+}
+
+bool IsControlFlow(const Node& node) {
+  if (node.domain == kPlexusDomain) return node.op == "MapRows";
+  return node.domain.empty() && (node.op == "If" || node.op == "Loop" || node.op == "Scan");
+}
+
+// Work worth a kernel whatever its size.
+bool IsHeavy(const Node& node) {
+  static const std::set<std::string> heavy = {"Conv", "ConvTranspose", "MatMul", "Gemm",
+                                              "LSTM", "GRU",           "RNN",    "Einsum"};
+  return heavy.count(node.op) > 0;
+}
+
+bool IsStaticTensor(const Value& value) {
+  return value.IsConstant() ? value.dtype != DType::kString
+                            : value.shape.IsConcrete() && DTypeSizeBytes(value.dtype) > 0;
+}
+
+bool IsStatic(const Graph& graph, const Node& node) {
+  if (IsControlFlow(node)) return false;
+  const auto known = [&](ValueId id) { return !id.valid() || IsStaticTensor(graph.value(id)); };
+  return std::all_of(node.inputs.begin(), node.inputs.end(), known) &&
+         std::all_of(node.outputs.begin(), node.outputs.end(), known);
+}
+
+// Copies the nodes in `mask` into a graph of their own. Inputs: what they read from outside, in
+// order of first use; outputs: as given. `outer_inputs` receives the matching outer values.
+Graph Extract(const Graph& graph, const std::vector<bool>& mask,
+              const std::vector<ValueId>& outputs, std::vector<ValueId>* outer_inputs) {
+  Graph out;
+  out.name = graph.name;
+  std::vector<ValueId> map(graph.num_values());
+  const auto read = [&](ValueId id) {
+    if (!id.valid()) return id;
+    ValueId& inner = map[id.value()];
+    if (inner.valid()) return inner;
+    if (graph.value(id).IsConstant()) return inner = out.AddValue(graph.value(id));
+    outer_inputs->push_back(id);
+    return inner = out.AddInput(graph.value(id));
+  };
+  for (size_t n = 0; n < graph.num_nodes(); ++n) {
+    if (!mask[n]) continue;
+    Node node = graph.nodes()[n];
+    for (ValueId& id : node.inputs) id = read(id);
+    for (ValueId& id : node.implicit_inputs) id = read(id);
+    for (ValueId& id : node.outputs) {
+      if (id.valid()) id = map[id.value()] = out.AddValue(graph.value(id));
+    }
+    out.AddNode(std::move(node));
+  }
+  for (ValueId id : outputs) out.outputs().push_back(map[id.value()]);
+  return out;
+}
+
+// Values with a zero-sized shape need no computing: they become empty constants.
+Status FoldEmptyValues(Graph& graph) {
+  std::set<ValueId> inputs(graph.inputs().begin(), graph.inputs().end());
+  std::vector<Node>& nodes = graph.nodes();
+  for (Node& node : nodes) {
+    for (ValueId& id : node.outputs) {
+      if (!id.valid()) continue;
+      Value& value = graph.value(id);
+      if (!IsStaticTensor(value) || value.IsConstant()) continue;
+      const Shape shape = value.shape.ToConcrete();
+      if (std::find(shape.begin(), shape.end(), 0) == shape.end()) continue;
+      PLEXUS_ASSIGN_OR_RETURN(Tensor empty, Tensor::Allocate(value.dtype, shape));
+      value.constant = ConstantStore::Get().Intern(std::move(empty));
+      id = ValueId();
+    }
+  }
+  // A graph output may be such a constant now; RemoveDead drops the nodes that made them.
+  graph.RemoveDead();
+  return OkStatus();
+}
+
+// Builds one GraphPlan; a class only to share the slot table between its steps.
+class PlanBuilder {
+ public:
+  PlanBuilder(const PlannedGraph& planned, const Evaluator& evaluator, Compiler& compiler)
+      : planned_(planned), evaluator_(evaluator), compiler_(compiler) {}
+
+  Result<GraphPlanPtr> Build(std::span<const KnownInput> inputs) {
+    PLEXUS_ASSIGN_OR_RETURN(Graph special, Specialize(planned_.graph, inputs, evaluator_));
+    PLEXUS_RETURN_IF_ERROR(FoldEmptyValues(special));
+    PLEXUS_RETURN_IF_ERROR(FoldConstants(special, evaluator_));
+    graph_ = std::make_shared<const Graph>(std::move(special));
+    slots_.assign(graph_->num_values(), kNoSlot);
+    for (ValueId id : graph_->inputs()) slots_[id.value()] = plan_->num_slots++;
+    Classify();
+    PLEXUS_RETURN_IF_ERROR(CompileRegion());
+    AddHostSteps();
+    AddRest();
+    for (ValueId id : graph_->outputs()) {
+      PLEXUS_ASSIGN_OR_RETURN(const Slot slot, SlotOf(id));
+      plan_->outputs.push_back(slot);
+    }
+    plan_->bytes += 4096 + 256 * graph_->num_nodes();
+    PLEXUS_RETURN_IF_ERROR(error_);
+    return GraphPlanPtr(std::move(plan_));
+  }
+
+ private:
+  enum class Kind { kRegion, kHost, kRest };
+
+  // Region: static and fed by static work only. Host: everything it reads is there after the
+  // region, or after an earlier host step. Rest: needs a shape that only a host step will tell; a
+  // static node after a host step is rest too, so that it is compiled rather than interpreted.
+  void Classify() {
+    kind_.assign(graph_->num_nodes(), Kind::kRest);
+    std::vector<Kind> made_by(graph_->num_values(), Kind::kRegion);
+    double region_work = 0;
+    bool heavy = false;
+    for (size_t n = 0; n < graph_->num_nodes(); ++n) {
+      const Node& node = graph_->nodes()[n];
+      Kind latest = Kind::kRegion;
+      const auto read = [&](ValueId id) {
+        if (id.valid()) latest = std::max(latest, made_by[id.value()]);
+      };
+      std::for_each(node.inputs.begin(), node.inputs.end(), read);
+      std::for_each(node.implicit_inputs.begin(), node.implicit_inputs.end(), read);
+      if (latest == Kind::kRegion && IsStatic(*graph_, node)) {
+        kind_[n] = Kind::kRegion;
+        heavy |= IsHeavy(node);
+        for (ValueId id : node.outputs) {
+          if (id.valid()) {
+            region_work +=
+                static_cast<double>(NumElementsUnchecked(graph_->value(id).shape.ToConcrete()));
+          }
+        }
+      } else {
+        kind_[n] = latest == Kind::kRegion ? Kind::kHost : Kind::kRest;
+      }
+      for (ValueId id : node.outputs) {
+        if (id.valid()) made_by[id.value()] = kind_[n];
+      }
+    }
+    // A few hundred elements are cheaper interpreted here than compiled and dispatched.
+    constexpr double kTrifle = 256;
+    const bool has_host = std::count(kind_.begin(), kind_.end(), Kind::kHost) > 0;
+    if (!heavy && region_work <= kTrifle && has_host) {
+      std::replace(kind_.begin(), kind_.end(), Kind::kRegion, Kind::kHost);
+    }
+  }
+
+  bool ReadOutside(ValueId id, Kind kind) const {
+    if (graph_->IsGraphOutput(id)) return true;
+    for (size_t n = 0; n < graph_->num_nodes(); ++n) {
+      if (kind_[n] == kind) continue;
+      const Node& node = graph_->nodes()[n];
+      for (const auto* list : {&node.inputs, &node.implicit_inputs}) {
+        if (std::find(list->begin(), list->end(), id) != list->end()) return true;
+      }
+    }
+    return false;
+  }
+
+  std::vector<ValueId> OutputsOf(Kind kind) const {
+    const bool whole =
+        std::count(kind_.begin(), kind_.end(), kind) == static_cast<std::ptrdiff_t>(kind_.size());
+    std::set<ValueId> outputs(graph_->outputs().begin(), graph_->outputs().end());
+    std::vector<ValueId> out;
+    for (size_t n = 0; n < graph_->num_nodes(); ++n) {
+      if (kind_[n] != kind) continue;
+      for (ValueId id : graph_->nodes()[n].outputs) {
+        if (!id.valid()) continue;
+        // Usually the whole graph is one region: then only graph outputs leave it.
+        if (whole ? outputs.count(id) > 0 : ReadOutside(id, kind)) out.push_back(id);
+      }
+    }
+    return out;
+  }
+
+  std::vector<bool> Mask(Kind kind) const {
+    std::vector<bool> mask(kind_.size());
+    for (size_t n = 0; n < kind_.size(); ++n) mask[n] = kind_[n] == kind;
+    return mask;
+  }
+
+  Status CompileRegion() {
+    const std::vector<bool> mask = Mask(Kind::kRegion);
+    const std::vector<ValueId> outputs = OutputsOf(Kind::kRegion);
+    if (outputs.empty()) return OkStatus();
+    std::vector<ValueId> outer_inputs;
+    Graph region = Extract(*graph_, mask, outputs, &outer_inputs);
+    for (ValueId id : outer_inputs) plan_->program_inputs.push_back(slots_[id.value()]);
+    PLEXUS_RETURN_IF_ERROR(Optimize(region));
+    PLEXUS_ASSIGN_OR_RETURN(plan_->program, compiler_.Compile(region, planned_.options));
+    plan_->bytes += plan_->program->constant_bytes + 2048 * plan_->program->kernels.size();
+    for (ValueId id : outputs) {
+      plan_->program_outputs.push_back(slots_[id.value()] = plan_->num_slots++);
+    }
+    return OkStatus();
+  }
+
+  // The slot of a value that is known by now; constants get one when first asked for.
+  Result<Slot> SlotOf(ValueId id) {
+    if (!id.valid()) return kNoSlot;
+    Slot& slot = slots_[id.value()];
+    if (slot != kNoSlot) return slot;
+    const Value& value = graph_->value(id);
+    if (!value.IsConstant()) {
+      return InternalError("plan of '" + graph_->name + "' lost value '" + value.name + "'");
+    }
+    PLEXUS_ASSIGN_OR_RETURN(Tensor plain, value.constant->Plain());
+    slot = plan_->num_slots++;
+    plan_->constants.emplace_back(slot, std::move(plain));
+    return slot;
+  }
+
+  std::vector<Slot> SlotsOf(const std::vector<ValueId>& ids) {
+    std::vector<Slot> slots;
+    for (ValueId id : ids) {
+      Result<Slot> slot = SlotOf(id);
+      if (!slot.ok() && error_.ok()) error_ = slot.status();
+      slots.push_back(slot.ok() ? *slot : kNoSlot);
+    }
+    return slots;
+  }
+
+  void AddHostSteps() {
+    for (size_t n = 0; n < graph_->num_nodes(); ++n) {
+      if (kind_[n] != Kind::kHost) continue;
+      const Node& node = graph_->nodes()[n];
+      HostStep step;
+      step.owner = graph_;
+      step.node = NodeId(static_cast<uint32_t>(n));
+      step.inputs = SlotsOf(node.inputs);
+      step.captures = SlotsOf(node.implicit_inputs);
+      for (ValueId id : node.outputs) {
+        step.outputs.push_back(id.valid() ? slots_[id.value()] = plan_->num_slots++ : kNoSlot);
+      }
+      for (const auto& [name, attribute] : node.attributes) {
+        const auto* body = std::get_if<GraphPtr>(&attribute);
+        if (body != nullptr && IsControlFlow(node)) {
+          step.bodies.emplace_back(name, PlanBody(**body, planned_.options));
+        }
+      }
+      plan_->host_steps.push_back(std::move(step));
+    }
+  }
+
+  void AddRest() {
+    const std::vector<bool> mask = Mask(Kind::kRest);
+    if (std::count(mask.begin(), mask.end(), true) == 0) return;
+    const std::vector<ValueId> outputs = OutputsOf(Kind::kRest);
+    std::vector<ValueId> outer_inputs;
+    Graph rest = Extract(*graph_, mask, outputs, &outer_inputs);
+    plan_->rest_inputs = SlotsOf(outer_inputs);
+    plan_->rest = std::make_shared<const PlannedGraph>(std::move(rest), planned_.options);
+    for (ValueId id : outputs) {
+      plan_->rest_outputs.push_back(slots_[id.value()] = plan_->num_slots++);
+    }
+  }
+
+  const PlannedGraph& planned_;
+  const Evaluator& evaluator_;
+  Compiler& compiler_;
+  std::shared_ptr<GraphPlan> plan_ = std::make_shared<GraphPlan>();
+  GraphPtr graph_;
+  std::vector<Slot> slots_;  // by value
+  std::vector<Kind> kind_;   // by node
+  Status error_;
+};
+
+// Puts `body` in place of `node`: inputs and outputs are wired through by position.
+void InlineGraph(Graph& into, const Graph& body, const Node& node, std::vector<Node>* nodes) {
+  std::vector<ValueId> map(body.num_values());
+  for (size_t i = 0; i < body.inputs().size(); ++i) map[body.inputs()[i].value()] = node.inputs[i];
+  for (size_t i = 0; i < body.outputs().size(); ++i) {
+    map[body.outputs()[i].value()] = node.outputs[i];
+  }
+  const auto wire = [&](ValueId id) {
+    if (!id.valid()) return id;
+    ValueId& mapped = map[id.value()];
+    if (!mapped.valid()) {
+      Value value = body.value(id);
+      value.name = node.name + "/" + value.name;
+      if (!value.IsConstant()) value.shape = SymbolicShape();
+      mapped = into.AddValue(std::move(value));
+    }
+    return mapped;
+  };
+  for (Node inner : body.nodes()) {
+    inner.name = node.name + "/" + inner.name;
+    for (ValueId& id : inner.inputs) id = wire(id);
+    for (ValueId& id : inner.implicit_inputs) id = wire(id);
+    for (ValueId& id : inner.outputs) id = wire(id);
+    nodes->push_back(std::move(inner));
+  }
+}
+
+// MapRows over a body whose rows are proven independent becomes the body itself, on all rows.
+Status InlineRowMaps(Graph& graph) {
+  std::vector<Node> nodes;
+  bool changed = false;
+  for (const Node& node : std::vector<Node>(graph.nodes())) {
+    const Graph* body = node.op == "MapRows" ? node.GraphAttr("body") : nullptr;
+    const bool wires_through =
+        body != nullptr && body->captures().empty() &&
+        std::all_of(node.outputs.begin(), node.outputs.end(),
+                    [](ValueId id) { return id.valid(); }) &&
+        std::none_of(body->outputs().begin(), body->outputs().end(), [&](ValueId id) {
+          return body->value(id).IsConstant() ||
+                 std::count(body->inputs().begin(), body->inputs().end(), id) > 0 ||
+                 std::count(body->outputs().begin(), body->outputs().end(), id) > 1;
+        });
+    if (!wires_through || !IsRowIndependent(*body, nullptr)) {
+      nodes.push_back(node);
+      continue;
+    }
+    PLEXUS_ASSIGN_OR_RETURN(const Graph general, GeneralizeRows(*body));
+    InlineGraph(graph, general, node, &nodes);
+    changed = true;
+  }
+  if (changed) graph.nodes() = std::move(nodes);
+  return OkStatus();
+}
+
+Status CheckSupported(const Graph& graph, const Evaluator& evaluator) {
+  for (const Node& node : graph.nodes()) {
+    if (!evaluator.Supports(node)) {
+      return UnimplementedError("node '" + node.name + "': operator '" +
+                                (node.domain.empty() ? "" : node.domain + ".") + node.op +
+                                "' (opset " + std::to_string(node.version) + ") is not supported");
+    }
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* body = std::get_if<GraphPtr>(&attribute)) {
+        PLEXUS_RETURN_IF_ERROR(CheckSupported(**body, evaluator));
+      }
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
+    : id(NextPlannedGraphId()), graph(std::move(g)), options(std::move(o)) {}
+
+PlannedGraphPtr PlanBody(const Graph& body, const CompileOptions& options) {
+  Graph graph = body;
+  // A capture that this body does not read still takes its place among the inputs.
+  for (size_t i = 0; i < graph.captures().size(); ++i) {
+    ValueId id = graph.captures()[i];
+    if (id.valid()) {
+      graph.inputs().push_back(id);
+    } else {
+      Value unread;
+      unread.name = "unread capture " + std::to_string(i);
+      graph.AddInput(std::move(unread));
+    }
+  }
+  graph.captures().clear();
+  return std::make_shared<const PlannedGraph>(std::move(graph), options);
+}
+
+PlannedGraphPtr HostStep::Body(const std::string& attribute) const {
+  for (const auto& [name, body] : bodies) {
+    if (name == attribute) return body;
+  }
+  return nullptr;
+}
+
+Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const KnownInput> inputs,
+                               const Evaluator& evaluator, Compiler& compiler) {
+  return PlanBuilder(planned, evaluator, compiler).Build(inputs);
+}
+
+Result<Graph> PrepareGraph(const Graph& imported, const Evaluator& evaluator) {
+  Graph graph = imported;
+  PLEXUS_RETURN_IF_ERROR(CheckSupported(graph, evaluator));
+  PLEXUS_RETURN_IF_ERROR(Canonicalize(graph, evaluator));
+  PLEXUS_RETURN_IF_ERROR(InlineRowMaps(graph));
+  PLEXUS_RETURN_IF_ERROR(OptimizeWeights(graph));
+  PLEXUS_RETURN_IF_ERROR(graph.Validate());
+  return graph;
+}
+
+}  // namespace plexus

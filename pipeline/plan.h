@@ -1,0 +1,75 @@
+// GraphPlan: how a graph runs for one class of input shapes: a static region as a Program, then the
+// host steps that a region cannot hold, then what is left once their results are known.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "graph/evaluator.h"
+#include "graph/graph.h"
+#include "graph/passes/passes.h"
+#include "program/compiler.h"
+
+namespace plexus {
+
+// A graph that is planned per shape class: a whole model, what is left of one after a host step, or
+// the body of a control-flow node. Formal inputs first, captures after them.
+struct PlannedGraph {
+  PlannedGraph(Graph g, CompileOptions o);
+  const uint64_t id;  // unique in the process; part of the cache key
+  const Graph graph;
+  const CompileOptions options;
+};
+using PlannedGraphPtr = std::shared_ptr<const PlannedGraph>;
+
+// The body of If/Loop/Scan/MapRows ready to be planned; captures become trailing inputs.
+PlannedGraphPtr PlanBody(const Graph& body, const CompileOptions& options);
+
+// Index into the values that a running plan holds.
+using Slot = uint32_t;
+inline constexpr Slot kNoSlot = UINT32_MAX;
+
+// One node run on the host: control flow, data-dependent shapes, strings, and trifles that are
+// cheaper done than dispatched.
+struct HostStep {
+  std::shared_ptr<const Graph> owner;  // keeps `node`'s graph alive for the evaluator
+  NodeId node;
+  std::vector<Slot> inputs;    // kNoSlot for an absent one
+  std::vector<Slot> captures;  // feeds implicit_inputs
+  std::vector<Slot> outputs;
+  std::vector<std::pair<std::string, PlannedGraphPtr>> bodies;  // by attribute name
+  PlannedGraphPtr Body(const std::string& attribute) const;
+};
+
+struct GraphPlan {
+  uint32_t num_slots = 0;  // graph inputs come first
+  std::vector<std::pair<Slot, Tensor>> constants;
+  ProgramPtr program;  // null when nothing is static
+  std::vector<Slot> program_inputs, program_outputs;
+  std::vector<HostStep> host_steps;  // in order, after the program
+  PlannedGraphPtr rest;              // null when nothing is left
+  std::vector<Slot> rest_inputs, rest_outputs;
+  std::vector<Slot> outputs;  // one per graph output
+  size_t bytes = 0;           // for the cache's budget
+
+  // Device time of everything after `program`, learned from requests that came this way.
+  mutable std::atomic<int64_t> remaining_after_ns{0};
+};
+using GraphPlanPtr = std::shared_ptr<const GraphPlan>;
+
+// Builds the plan for `inputs` (one per graph input). May take milliseconds. Errors name the graph
+// and the node.
+Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const KnownInput> inputs,
+                               const Evaluator& evaluator, Compiler& compiler);
+
+// The load-time half: canonical form, row maps generalised where row independence is proven,
+// weights folded. kUnimplemented names the first operator that nothing here can run.
+Result<Graph> PrepareGraph(const Graph& imported, const Evaluator& evaluator);
+
+}  // namespace plexus

@@ -1,0 +1,133 @@
+#include "pipeline/plan_cache.h"
+
+#include "base/hash.h"
+
+namespace plexus {
+
+PlanCache::PlanCache(size_t budget_bytes, uint32_t build_threads) : budget_bytes_(budget_bytes) {
+  for (uint32_t i = 0; i < build_threads; ++i) threads_.emplace_back([this] { BuildThread(); });
+}
+
+PlanCache::~PlanCache() { Stop(); }
+
+void PlanCache::Stop() {
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_) return;
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  std::vector<Waiter> orphans;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& [key, entry] : entries_) {
+      for (Waiter& waiter : entry.waiters) orphans.push_back(std::move(waiter));
+    }
+    entries_.clear();
+    lru_.clear();
+  }
+  for (Waiter& waiter : orphans) waiter(UnavailableError("the runtime is stopping"));
+}
+
+GraphPlanPtr PlanCache::GetOrBuild(const PlannedGraph& graph, const std::string& shape_key,
+                                   Builder builder, Waiter waiter) {
+  std::unique_lock lock(mutex_);
+  auto [it, inserted] = entries_.try_emplace(Key{graph.id, shape_key});
+  Entry& entry = it->second;
+  if (!inserted && entry.plan != nullptr) {
+    ++stats_.hits;
+    lru_.splice(lru_.begin(), lru_, entry.lru);
+    return entry.plan;
+  }
+  ++stats_.misses;
+  entry.waiters.push_back(std::move(waiter));
+  if (!inserted) return nullptr;  // somebody builds it already
+  work_.push_back(
+      [this, key = it->first, build = std::move(builder)] { FinishBuild(key, build()); });
+  const bool stopped = stopping_;
+  lock.unlock();
+  wake_.notify_one();
+  if (stopped) FinishBuild(Key{graph.id, shape_key}, UnavailableError("the runtime is stopping"));
+  return nullptr;
+}
+
+void PlanCache::FinishBuild(const Key& key, Result<GraphPlanPtr> built) {
+  std::vector<Waiter> waiters;
+  {
+    std::lock_guard lock(mutex_);
+    auto it = entries_.find(key);
+    if (it == entries_.end()) return;
+    waiters.swap(it->second.waiters);
+    if (built.ok()) {
+      it->second.plan = *built;
+      lru_.push_front(key);
+      it->second.lru = lru_.begin();
+      ++stats_.plans;
+      stats_.bytes += (*built)->bytes;
+      EvictLocked();
+    } else {
+      entries_.erase(it);
+    }
+  }
+  for (Waiter& waiter : waiters) waiter(built);
+}
+
+// The plan just used is never evicted, however large: its request needs it anyway.
+void PlanCache::EvictLocked() {
+  while (stats_.bytes > budget_bytes_ && lru_.size() > 1) {
+    auto it = entries_.find(lru_.back());
+    stats_.bytes -= it->second.plan->bytes;
+    --stats_.plans;
+    ++stats_.evictions;
+    entries_.erase(it);
+    lru_.pop_back();
+  }
+}
+
+void PlanCache::Post(std::function<void()> work) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!stopping_) {
+      work_.push_back(std::move(work));
+      work = nullptr;
+    }
+  }
+  if (work) return work();  // stopping: finish on the caller so that no request hangs
+  wake_.notify_one();
+}
+
+void PlanCache::Drop(uint64_t graph_id) {
+  std::lock_guard lock(mutex_);
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    if (it->first.graph_id != graph_id || it->second.plan == nullptr) {
+      ++it;
+      continue;
+    }
+    stats_.bytes -= it->second.plan->bytes;
+    --stats_.plans;
+    lru_.erase(it->second.lru);
+    it = entries_.erase(it);
+  }
+}
+
+void PlanCache::BuildThread() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return stopping_ || !work_.empty(); });
+    if (work_.empty()) return;  // stopping, and everything posted has run
+    std::function<void()> work = std::move(work_.front());
+    work_.pop_front();
+    lock.unlock();
+    work();
+    work = nullptr;  // destroys captures outside the lock
+    lock.lock();
+  }
+}
+
+PlanCache::Stats PlanCache::stats() const {
+  std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+}  // namespace plexus

@@ -1,0 +1,86 @@
+// One request's walk through the plans of its graph: a coroutine that submits a job per region and
+// does the host steps between them.
+#pragma once
+
+#include <atomic>
+#include <coroutine>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "device/device.h"
+#include "pipeline/plan.h"
+#include "pipeline/plan_cache.h"
+#include "pipeline/runtime.h"
+#include "pipeline/task.h"
+#include "sched/dispatcher.h"
+
+namespace plexus {
+
+// What requests share; outlives them all.
+struct RequestEnvironment {
+  Dispatcher& dispatcher;
+  PlanCache& plans;
+  const Evaluator& evaluator;
+  Compiler& compiler;
+  const Clock& clock;
+};
+
+// Limits on what a request's control flow may do; beyond them it fails with kResourceExhausted.
+inline constexpr int64_t kMaxLoopIterations = 1'000'000;
+inline constexpr int kMaxBodyDepth = 32;
+
+using Tensors = std::vector<Tensor>;
+
+// Kept alive by its coroutine and by whoever may cancel it. Cancel is thread-safe; everything else
+// belongs to the coroutine, which moves between threads but runs on one at a time.
+class Request : public CancelToken,
+                public JobListener,
+                public std::enable_shared_from_this<Request> {
+ public:
+  Request(RequestEnvironment& env, RequestAttributes attributes)
+      : env_(env), attributes_(attributes) {}
+
+  void Cancel(Status why) override;
+  bool cancelled() const override { return cancelled_.load(std::memory_order_acquire); }
+
+  // Runs `graph` on `inputs` (one per graph input, checked by the caller for the root graph).
+  Task<Result<Tensors>> RunGraph(PlannedGraphPtr graph, Tensors inputs, int depth);
+
+  TimePoint first_submit() const { return first_submit_; }
+
+ private:
+  struct PlanAwaiter;
+  struct JobAwaiter;
+  struct HostPoolAwaiter;
+
+  void OnJobDone(JobId job, Status status, JobBuffers buffers) override;
+  Status CheckAlive() const;  // the reason once cancelled or timed out
+
+  Task<Result<Tensors>> RunJob(const GraphPlan* plan, Tensors inputs);
+  Task<Result<Tensors>> RunHostStep(const HostStep* step, Tensors inputs, Tensors captures,
+                                    int depth);
+  Task<Result<Tensors>> RunIf(const HostStep* step, Tensors inputs, Tensors captures, int depth);
+  Task<Result<Tensors>> RunLoop(const HostStep* step, Tensors inputs, Tensors captures, int depth);
+  Task<Result<Tensors>> RunMapRows(const HostStep* step, Tensors inputs, Tensors captures,
+                                   int depth);
+
+  RequestEnvironment& env_;
+  RequestAttributes attributes_;
+  TimePoint first_submit_{};
+
+  std::atomic<bool> cancelled_{false};
+  mutable std::mutex mutex_;  // guards cancel_reason_ and job_
+  Status cancel_reason_;
+  JobId job_;
+
+  // Hand-over from OnJobDone to the coroutine that waits for it.
+  std::coroutine_handle<> waiting_;
+  Status job_status_;
+  JobBuffers job_buffers_;
+};
+
+}  // namespace plexus

@@ -1,0 +1,312 @@
+#include "pipeline/runtime.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <queue>
+#include <thread>
+
+#include "base/log.h"
+#include "device/cpu/cpu_compiler.h"
+#include "device/cpu/cpu_device.h"
+#include "pipeline/plan.h"
+#include "pipeline/plan_cache.h"
+#include "pipeline/request.h"
+#include "profile/profile_store.h"
+#include "program/reference/reference.h"
+#include "sched/policy.h"
+
+namespace plexus {
+namespace {
+
+constexpr uint32_t kBuildThreads = 1;
+
+class LoadedGraph : public Executable {
+ public:
+  LoadedGraph(std::string name, PlannedGraphPtr planned, PlanCache& plans)
+      : name_(std::move(name)), planned_(std::move(planned)), plans_(plans) {}
+  ~LoadedGraph() override { plans_.Drop(planned_->id); }
+
+  const std::string& name() const override { return name_; }
+  const Graph& graph() const override { return planned_->graph; }
+  const PlannedGraphPtr& planned() const { return planned_; }
+
+  void Remember(const ProgramPtr& program) {
+    std::lock_guard lock(mutex_);
+    std::erase_if(programs_, [](const auto& weak) { return weak.expired(); });
+    programs_.push_back(program);
+  }
+  std::vector<ProgramPtr> Programs() const {
+    std::vector<ProgramPtr> live;
+    std::lock_guard lock(mutex_);
+    for (const auto& weak : programs_) {
+      if (ProgramPtr program = weak.lock()) live.push_back(std::move(program));
+    }
+    return live;
+  }
+
+ private:
+  const std::string name_;
+  const PlannedGraphPtr planned_;
+  PlanCache& plans_;
+  mutable std::mutex mutex_;  // guards programs_
+  std::vector<std::weak_ptr<const Program>> programs_;
+};
+
+// Calls Dispatcher::Pump when a request's timeout comes due; sleeps otherwise.
+class TimeoutThread {
+ public:
+  TimeoutThread(Dispatcher& dispatcher, const Clock& clock)
+      : dispatcher_(dispatcher), clock_(clock), thread_([this] { Loop(); }) {}
+  ~TimeoutThread() {
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_one();
+    thread_.join();
+  }
+  void Expect(TimePoint at) {
+    {
+      std::lock_guard lock(mutex_);
+      const bool first = due_.empty() || at < due_.top();
+      due_.push(at);
+      if (!first) return;
+    }
+    wake_.notify_one();
+  }
+
+ private:
+  void Loop() {
+    std::unique_lock lock(mutex_);
+    while (!stopping_) {
+      if (due_.empty()) {
+        wake_.wait(lock);
+        continue;
+      }
+      const TimePoint now = clock_.Now();
+      if (now < due_.top()) {
+        wake_.wait_for(lock, due_.top() - now);
+        continue;
+      }
+      while (!due_.empty() && due_.top() <= now) due_.pop();
+      lock.unlock();
+      const TimePoint next = dispatcher_.Pump(now);
+      lock.lock();
+      if (next != TimePoint::max()) due_.push(next);
+    }
+  }
+
+  Dispatcher& dispatcher_;
+  const Clock& clock_;
+  std::mutex mutex_;  // guards stopping_ and due_
+  std::condition_variable wake_;
+  bool stopping_ = false;
+  std::priority_queue<TimePoint, std::vector<TimePoint>, std::greater<>> due_;
+  std::thread thread_;
+};
+
+Status CheckInputs(const Graph& graph, const std::vector<Tensor>& inputs) {
+  if (inputs.size() != graph.inputs().size()) {
+    return InvalidArgumentError("expected " + std::to_string(graph.inputs().size()) +
+                                " inputs, got " + std::to_string(inputs.size()));
+  }
+  std::map<std::string, std::pair<int64_t, std::string>> symbols;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Value& want = graph.value(graph.inputs()[i]);
+    const Tensor& got = inputs[i];
+    const auto fail = [&](const std::string& what) {
+      return InvalidArgumentError("input '" + want.name + "': " + what);
+    };
+    if (!got.defined()) return fail("is missing");
+    if (got.dtype() != want.dtype) {
+      return fail("expected " + std::string(DTypeName(want.dtype)) + ", got " +
+                  std::string(DTypeName(got.dtype())));
+    }
+    if (!want.shape.has_rank) continue;
+    const std::string shapes =
+        "expected shape " + want.shape.ToString() + ", got " + ShapeToString(got.shape());
+    if (want.shape.dims.size() != got.shape().size()) return fail(shapes);
+    for (size_t d = 0; d < want.shape.dims.size(); ++d) {
+      const SymbolicDim& dim = want.shape.dims[d];
+      if (dim.value && *dim.value != got.shape()[d]) return fail(shapes);
+      if (dim.value || dim.symbol.empty()) continue;
+      const auto [it, first] = symbols.try_emplace(dim.symbol, got.shape()[d], want.name);
+      if (!first && it->second.first != got.shape()[d]) {
+        return fail("dimension " + dim.symbol + " is " + std::to_string(got.shape()[d]) +
+                    " here and " + std::to_string(it->second.first) + " in '" + it->second.second +
+                    "'");
+      }
+    }
+  }
+  return OkStatus();
+}
+
+// Remembers the programs that plans are made of, for `plexus inspect`.
+class RecordingCompiler : public Compiler {
+ public:
+  RecordingCompiler(std::unique_ptr<Compiler> inner) : inner_(std::move(inner)) {}
+  std::string device_kind() const override { return inner_->device_kind(); }
+  Result<ProgramPtr> Compile(const Graph& region, const CompileOptions& options) override {
+    Result<ProgramPtr> program = inner_->Compile(region, options);
+    if (!program.ok()) return program;
+    std::lock_guard lock(mutex_);
+    auto it = owners_.find(options.name);
+    if (it == owners_.end()) return program;
+    if (std::shared_ptr<LoadedGraph> owner = it->second.lock()) owner->Remember(*program);
+    return program;
+  }
+  void SetOwner(const std::string& name, const std::shared_ptr<LoadedGraph>& owner) {
+    std::lock_guard lock(mutex_);
+    std::erase_if(owners_, [](const auto& entry) { return entry.second.expired(); });
+    owners_[name] = owner;
+  }
+
+ private:
+  std::unique_ptr<Compiler> inner_;
+  std::mutex mutex_;  // guards owners_
+  std::map<std::string, std::weak_ptr<LoadedGraph>> owners_;
+};
+
+class CpuRuntime : public Runtime {
+ public:
+  CpuRuntime(const RuntimeOptions& options, std::unique_ptr<Policy> policy)
+      : options_(options),
+        clock_(RealClock::Get()),
+        device_(DeviceOptions(options), clock_),
+        compiler_(MakeCpuCompiler(CompilerOptions(device_.info().units))),
+        dispatcher_(device_, std::move(policy), clock_, &profiles_, &trace_),
+        plans_(options.program_cache_bytes, kBuildThreads),
+        timeouts_(dispatcher_, clock_),
+        environment_{dispatcher_, plans_, ReferenceEvaluator::Get(), compiler_, clock_} {
+    if (options_.profile_path.empty()) return;
+    const Status status = profiles_.Load(options_.profile_path);
+    if (!status.ok() && status.code() != StatusCode::kNotFound) {
+      PLEXUS_LOG(kWarning) << "profile store not read: " << status.ToString();
+    }
+  }
+
+  ~CpuRuntime() override {
+    {
+      std::unique_lock lock(in_flight_mutex_);
+      in_flight_zero_.wait(lock, [this] { return in_flight_ == 0; });
+    }
+    plans_.Stop();
+    device_.Stop();
+    if (options_.profile_path.empty()) return;
+    const Status status = profiles_.Save(options_.profile_path);
+    if (!status.ok()) PLEXUS_LOG(kWarning) << "profile store not saved: " << status.ToString();
+  }
+
+  Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
+                             const CompileOptions& compile) override {
+    Result<Graph> prepared = PrepareGraph(*graph, ReferenceEvaluator::Get());
+    if (!prepared.ok()) return prepared.status().WithContext("model '" + name + "'");
+    CompileOptions named = compile;
+    named.name = name;
+    auto planned = std::make_shared<const PlannedGraph>(std::move(*prepared), named);
+    auto loaded = std::make_shared<LoadedGraph>(name, std::move(planned), plans_);
+    compiler_.SetOwner(name, loaded);
+    return ExecutablePtr(std::move(loaded));
+  }
+
+  std::shared_ptr<CancelToken> Start(ExecutablePtr executable, std::vector<Tensor> inputs,
+                                     RequestAttributes attributes, Done done) override {
+    if (attributes.arrival == TimePoint{}) attributes.arrival = clock_.Now();
+    auto request = std::make_shared<Request>(environment_, attributes);
+    {
+      std::lock_guard lock(in_flight_mutex_);
+      ++in_flight_;
+    }
+    if (attributes.timeout_at) timeouts_.Expect(*attributes.timeout_at);
+    Drive(request, std::move(executable), std::move(inputs), attributes.arrival, std::move(done));
+    return request;
+  }
+
+  RunResult Run(ExecutablePtr executable, std::vector<Tensor> inputs,
+                RequestAttributes attributes) override {
+    RunResult result;
+    std::atomic<bool> finished{false};
+    Start(std::move(executable), std::move(inputs), attributes, [&](RunResult r) {
+      result = std::move(r);
+      finished.store(true, std::memory_order_release);  // publishes result
+      device_.NotifyDone();
+    });
+    device_.Participate([&] { return finished.load(std::memory_order_acquire); });
+    return result;
+  }
+
+  Status Warm(ExecutablePtr executable, std::span<const Tensor> inputs) override {
+    RunResult result = Run(std::move(executable), {inputs.begin(), inputs.end()}, {});
+    return result.status;
+  }
+
+  Dispatcher& dispatcher() override { return dispatcher_; }
+  TraceRecorder& trace() override { return trace_; }
+  const Clock& clock() const override { return clock_; }
+
+  CacheStats cache_stats() const override {
+    const PlanCache::Stats s = plans_.stats();
+    return {s.plans, s.bytes, s.hits, s.misses, s.evictions};
+  }
+
+  std::vector<ProgramPtr> Programs(const ExecutablePtr& executable) const override {
+    return static_cast<const LoadedGraph&>(*executable).Programs();
+  }
+
+ private:
+  static CpuDeviceOptions DeviceOptions(const RuntimeOptions& options) {
+    CpuDeviceOptions device;
+    device.workers = options.threads;
+    device.arena_budget_bytes = options.arena_budget_bytes;
+    return device;
+  }
+  static CpuCompilerOptions CompilerOptions(uint32_t workers) {
+    CpuCompilerOptions compiler;
+    compiler.workers = workers;
+    return compiler;
+  }
+
+  DetachedTask Drive(std::shared_ptr<Request> request, ExecutablePtr executable,
+                     std::vector<Tensor> inputs, TimePoint arrival, Done done) {
+    const auto& loaded = static_cast<const LoadedGraph&>(*executable);
+    RunResult result;
+    result.status = CheckInputs(loaded.graph(), inputs);
+    if (result.status.ok()) {
+      Result<Tensors> outputs = co_await request->RunGraph(loaded.planned(), std::move(inputs), 0);
+      result.status = outputs.status();
+      if (outputs.ok()) result.outputs = std::move(*outputs);
+    }
+    const TimePoint end = clock_.Now();
+    const TimePoint first = request->first_submit();
+    result.timings.queue = (first == TimePoint{} ? end : first) - arrival;
+    result.timings.compute = first == TimePoint{} ? Duration{0} : end - first;
+    executable.reset();  // before `done`: whoever hears it may count on the reference being gone
+    done(std::move(result));
+    done = nullptr;
+    std::lock_guard lock(in_flight_mutex_);
+    if (--in_flight_ == 0) in_flight_zero_.notify_all();
+  }
+
+  const RuntimeOptions options_;
+  const Clock& clock_;
+  TraceRecorder trace_;
+  ProfileStore profiles_;
+  CpuDevice device_;
+  RecordingCompiler compiler_;
+  Dispatcher dispatcher_;
+  PlanCache plans_;
+  TimeoutThread timeouts_;
+  RequestEnvironment environment_;
+  std::mutex in_flight_mutex_;  // guards in_flight_
+  std::condition_variable in_flight_zero_;
+  size_t in_flight_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options) {
+  PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(options.policy));
+  return std::unique_ptr<Runtime>(new CpuRuntime(options, std::move(policy)));
+}
+
+}  // namespace plexus

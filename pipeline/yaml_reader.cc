@@ -1,0 +1,123 @@
+#include "pipeline/yaml_reader.h"
+
+#include <cmath>
+
+namespace plexus {
+
+namespace {
+constexpr size_t kMaxYamlBytes = 1 << 20;
+}  // namespace
+
+Result<YAML::Node> ParseYaml(std::string_view text, const std::string& where) {
+  if (text.size() > kMaxYamlBytes) {
+    return InvalidArgumentError(where + ": larger than 1 MiB");
+  }
+  try {
+    YAML::Node node = YAML::Load(std::string(text));
+    if (!node.IsMap())
+      return InvalidArgumentError(where + ": expected a mapping of keys to values");
+    return node;
+  } catch (const std::exception& e) {
+    return InvalidArgumentError(where + ": " + e.what());
+  }
+}
+
+YamlMap::YamlMap(const YAML::Node& node, std::string where) : where_(std::move(where)) {
+  if (node.IsDefined() && node.IsMap()) {
+    node_ = node;
+  } else {
+    node_ = YAML::Node(YAML::NodeType::Map);
+    Fail("expected a mapping of keys to values");
+  }
+}
+
+void YamlMap::Fail(const std::string& what) {
+  if (error_.ok()) error_ = InvalidArgumentError(where_ + ": " + what);
+}
+
+YAML::Node YamlMap::Child(const std::string& key) {
+  asked_.insert(key);
+  const YAML::Node& readable = node_;  // operator[] on a non-const node would insert
+  YAML::Node child = readable[key];
+  return child.IsDefined() ? child : YAML::Node();
+}
+
+bool YamlMap::Has(const std::string& key) { return !Child(key).IsNull(); }
+
+template <typename T>
+T YamlMap::Get(const std::string& key, const char* type, const T* fallback) {
+  const YAML::Node child = Child(key);
+  if (child.IsNull()) {
+    if (fallback != nullptr) return *fallback;
+    Fail("key '" + key + "' is missing");
+    return T();
+  }
+  try {
+    if (child.IsScalar()) return child.as<T>();
+  } catch (const std::exception&) {
+  }
+  Fail("key '" + key + "': expected " + type);
+  return T();
+}
+
+template <typename T>
+std::vector<T> YamlMap::GetList(const std::string& key, const char* type) {
+  const YAML::Node child = Child(key);
+  std::vector<T> out;
+  if (!child.IsSequence()) {
+    Fail("key '" + key + "': expected a list of " + type);
+    return out;
+  }
+  try {
+    for (const YAML::Node& element : child) out.push_back(element.as<T>());
+  } catch (const std::exception&) {
+    Fail("key '" + key + "': expected a list of " + type);
+  }
+  return out;
+}
+
+std::string YamlMap::String(const std::string& key) {
+  return Get<std::string>(key, "a text", nullptr);
+}
+std::string YamlMap::String(const std::string& key, const std::string& fallback) {
+  return Get<std::string>(key, "a text", &fallback);
+}
+int64_t YamlMap::Int(const std::string& key) {
+  return Get<int64_t>(key, "a whole number", nullptr);
+}
+int64_t YamlMap::Int(const std::string& key, int64_t fallback) {
+  return Get<int64_t>(key, "a whole number", &fallback);
+}
+double YamlMap::Double(const std::string& key) {
+  const double value = Get<double>(key, "a number", nullptr);
+  if (!std::isfinite(value)) Fail("key '" + key + "': expected a finite number");
+  return value;
+}
+double YamlMap::Double(const std::string& key, double fallback) {
+  return Has(key) ? Double(key) : fallback;
+}
+bool YamlMap::Bool(const std::string& key, bool fallback) {
+  return Get<bool>(key, "true or false", &fallback);
+}
+std::vector<int64_t> YamlMap::Ints(const std::string& key) {
+  return GetList<int64_t>(key, "whole numbers");
+}
+std::vector<std::string> YamlMap::Strings(const std::string& key) {
+  return GetList<std::string>(key, "texts");
+}
+
+Status YamlMap::Finish() {
+  for (const auto& entry : node_) {
+    std::string key;
+    try {
+      key = entry.first.as<std::string>();
+    } catch (const std::exception&) {
+      Fail("a key that is not a text");
+      break;
+    }
+    if (asked_.count(key) == 0) Fail("unknown key '" + key + "'");
+  }
+  return error_;
+}
+
+}  // namespace plexus

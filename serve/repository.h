@@ -1,0 +1,105 @@
+// The model repository: a folder of models and pipelines, what of it is loaded, and how it changes
+// while requests are in flight.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "pipeline/runtime.h"
+#include "serve/model_config.h"
+
+namespace plexus {
+
+struct TensorMetadata {
+  std::string name;
+  DType dtype = DType::kUndefined;
+  SymbolicShape shape;  // no rank: unknown
+};
+
+// Counts of one servable; relaxed atomics, since they order nothing.
+struct ServableStats {
+  std::atomic<uint64_t> success{0}, failure{0}, pending{0};
+  std::atomic<uint64_t> queue_ns{0}, compute_ns{0}, request_ns{0}, failure_ns{0};
+  std::atomic<uint64_t> last_inference_ms{0};  // since the epoch
+};
+
+// One loaded version of a model, or a pipeline. Immutable but for its stats; a request holds it
+// until it ends, so that unloading loses nothing in flight.
+struct Servable {
+  std::string name;
+  std::string version;   // "1"
+  std::string platform;  // "onnx" or "plexus_pipeline"
+  ExecutablePtr executable;
+  std::vector<TensorMetadata> inputs, outputs;
+  std::vector<std::string> models;  // what a pipeline is made of
+  ModelConfig config;
+  mutable ServableStats stats;
+};
+using ServablePtr = std::shared_ptr<const Servable>;
+
+struct IndexEntry {
+  std::string name, version;
+  bool ready = false;
+  std::string reason;  // why it is not ready
+};
+
+// Layout: NAME/[VERSION/]model.onnx (+ NAME/config.yaml), pipelines/NAME.yaml. Thread-safe: loads
+// and unloads are serialised, lookups go on meanwhile and see each change whole or not at all.
+class ModelRepository {
+ public:
+  // Borrows the runtime.
+  ModelRepository(std::filesystem::path root, Runtime& runtime);
+
+  // Loads everything in the folder. An entry that cannot be loaded is reported by the index and
+  // the log; the others load. kNotFound when the folder itself cannot be read.
+  Status LoadAll();
+
+  // Loads or reloads one model or pipeline from the folder; pipelines made of a reloaded model are
+  // rebuilt with it. Everything is validated first: on failure what was served goes on as before.
+  Status Load(const std::string& name);
+  // kNotFound when it is not loaded. A model that a loaded pipeline uses is unloaded with its
+  // dependents if asked to; else those pipelines go on with what they hold.
+  Status Unload(const std::string& name, bool unload_dependents);
+
+  // The latest loaded version for "". kNotFound names what is missing; kUnavailable a version or
+  // model that exists but failed to load.
+  Result<ServablePtr> Find(const std::string& name, const std::string& version) const;
+  std::vector<ServablePtr> Loaded() const;
+  // What lies in the folder or is loaded, by name.
+  std::vector<IndexEntry> Index() const;
+
+ private:
+  struct Entry {
+    std::map<int64_t, ServablePtr> versions;  // loaded
+    std::string failure;                      // of the last load
+  };
+  using Entries = std::map<std::string, Entry>;
+
+  struct Found {
+    std::filesystem::path path;  // folder of a model, file of a pipeline
+    bool is_pipeline = false;
+  };
+  Result<std::map<std::string, Found>> Scan() const;
+  Result<Entry> LoadEntry(const std::string& name, const Found& found);
+  Result<Entry> LoadModel(const std::string& name, const std::filesystem::path& folder);
+  Result<Entry> LoadPipeline(const std::string& name, const std::filesystem::path& file);
+  Result<ServablePtr> LoadVersion(const std::string& name, int64_t version,
+                                  const std::filesystem::path& file, const ModelConfig& config);
+  Result<GraphPtr> ImportModel(const std::string& name) const;
+  Status WarmUp(const Servable& servable);
+
+  const std::filesystem::path root_;
+  Runtime& runtime_;
+  std::mutex loading_mutex_;                  // serialises loads and unloads; taken before mutex_
+  std::map<std::string, GraphPtr> imported_;  // during one load only; guarded by loading_mutex_
+  mutable std::mutex mutex_;                  // guards entries_
+  Entries entries_;
+};
+
+}  // namespace plexus
