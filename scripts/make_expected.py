@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Writes examples/expected.json: what ONNX Runtime answers to every sample request.
+
+Each pipeline is written out here in numpy and ONNX Runtime, independently of examples/pipelines.
+Needs scripts/setup.sh --bench, scripts/fetch_models.py and `scripts/make_models.py samples`.
+
+    build/venv/bin/python scripts/make_expected.py [--check]     (--check compares, writes nothing)
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import sys
+
+import numpy as np
+import onnxruntime
+
+import sample_inputs
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEPS = ROOT / "build" / "deps"
+SCORE_TOLERANCE = 1e-3  # absolute: scores are probabilities
+LOGIT_TOLERANCE = 1e-3  # of the largest magnitude
+
+# pipeline: (head's file, embeddings it looks at, clip that says its words, a clip that does not)
+WAKE_WORDS = {
+    "wake-alexa": ("alexa", 16, "alexa.wav", "weather.wav"),
+    "wake-hey-jarvis": ("hey_jarvis", 16, "hey-jarvis.wav", "alexa.wav"),
+    "wake-hey-mycroft": ("hey_mycroft", 16, "hey-mycroft.wav", "hey-jarvis.wav"),
+    "wake-hey-rhasspy": ("hey_rhasspy", 16, "hey-rhasspy.wav", "hey-mycroft.wav"),
+    "wake-timer": ("timer", 34, "timer.wav", "hey-rhasspy.wav"),
+    "wake-weather": ("weather", 22, "weather.wav", "timer.wav"),
+}
+FILES = [
+    "files/greeting.py",
+    "files/settings.json",
+    "files/page.html",
+    "files/notes.md",
+    "files/server.c",
+    "files/measurements.csv",
+    "files/backup.sh",
+    "audio/alexa.wav",
+]
+CNNS = ("resnet18", "mobilenetv2")
+IMAGE_SEEDS = (1, 2)
+
+
+def generated(name):
+    return ROOT / "build" / "samples" / "models" / f"{name}.onnx"
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def session(path):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(model, *inputs):
+    """The first output of `model`, its inputs given by position."""
+    names = [value.name for value in model.get_inputs()]
+    return model.run(None, dict(zip(names, inputs)))[0]
+
+
+def rounded(values, digits=7):
+    return [float(f"{value:.{digits}g}") for value in np.asarray(values, np.float64).ravel()]
+
+
+def windows(rows, size, step):
+    """rows: [n, ...] -> [count, size, ...]; count is 0 where n < size."""
+    count = max(0, (len(rows) - size) // step + 1)
+    if count == 0:
+        return np.zeros((0, size, *rows.shape[1:]), rows.dtype)
+    return np.stack([rows[i * step : i * step + size] for i in range(count)])
+
+
+def case(pipeline, kind, source, name, datatype, shape, outputs):
+    inputs = [{"name": name, "datatype": datatype, "shape": shape, "kind": kind, "source": source}]
+    return {"pipeline": pipeline, "inputs": inputs, "outputs": outputs}
+
+
+def output(name, datatype, shape, data, tolerance=None):
+    made = {"name": name, "datatype": datatype, "shape": list(shape), "data": data}
+    if tolerance is not None:
+        made["tolerance"] = tolerance
+    return made
+
+
+def wake_word_cases():
+    models = DEPS / "openwakeword"
+    mel, embedding = session(models / "melspectrogram.onnx"), session(
+        models / "embedding_model.onnx"
+    )
+
+    def embeddings(samples):
+        """samples: int16[n] -> f32[b,96], one for each 80 ms from the first 760 ms on."""
+        frames = run(mel, samples.astype(np.float32)[None]) * np.float32(0.1) + np.float32(2.0)
+        images = windows(frames.reshape(-1, 32), 76, 8)[..., None]
+        if len(images) == 0:
+            return np.zeros((0, 96), np.float32)
+        return run(embedding, images).reshape(-1, 96)
+
+    for pipeline, (head_name, size, own, other) in WAKE_WORDS.items():
+        head = session(models / f"{head_name}_v0.1.onnx")
+        columns = head.get_outputs()[0].shape[1]
+        for clip in (own, other, "too-short.wav"):
+            samples = np.frombuffer(sample_inputs.audio(clip), "<i2")
+            rows = [run(head, row[None]) for row in windows(embeddings(samples), size, 1)]
+            scores = np.concatenate(rows) if rows else np.zeros((0, columns), np.float32)
+            made = output("score", "FP32", scores.shape, rounded(scores), SCORE_TOLERANCE)
+            yield case(pipeline, "audio", clip, "audio", "INT16", [len(samples)], [made])
+
+
+def file_type_cases():
+    model = session(DEPS / "magika" / "model.onnx")
+    config = json.loads((DEPS / "magika" / "config.min.json").read_text())
+    labels, block = config["target_labels_space"], config["block_size"]
+    for name in FILES:
+        content = sample_inputs.content("file", name)
+        first = content[:block].lstrip()[: config["beg_size"]]
+        last = content[-block:].rstrip()[-config["end_size"] :]
+        tokens = np.full(
+            (1, config["beg_size"] + config["end_size"]), config["padding_token"], np.int32
+        )
+        tokens[0, : len(first)] = list(first)
+        tokens[0, tokens.shape[1] - len(last) :] = list(last)
+        scores = run(model, tokens)[0]
+        best = int(scores.argmax())
+        outputs = [
+            output("label", "BYTES", [1], [labels[best]]),
+            output("score", "FP32", [1], rounded(scores[best : best + 1]), SCORE_TOLERANCE),
+        ]
+        yield case("file-type", "file", name, "file", "BYTES", [1], outputs)
+
+
+def cnn_cases():
+    for name in CNNS:
+        model = session(generated(name))
+        for seed in IMAGE_SEEDS:
+            pixels = np.frombuffer(sample_inputs.image(seed), "<f4")
+            logits = run(model, pixels.reshape(sample_inputs.IMAGE_SHAPE))
+            tolerance = LOGIT_TOLERANCE * float(np.abs(logits).max())
+            made = output(
+                "logits", "FP32", logits.shape, rounded(logits, 6), rounded([tolerance], 3)[0]
+            )
+            shape = sample_inputs.IMAGE_SHAPE
+            yield case(name, "image", seed, "input", "FP32", shape, [made])
+
+
+def difference(old, new):
+    """The first difference between two lists of cases that matters, or None."""
+    if len(old) != len(new):
+        return f"{len(old)} cases, now {len(new)}"
+    for a, b in zip(old, new):
+        where = f"{b['pipeline']} on {b['inputs'][0]['source']}"
+        if a["pipeline"] != b["pipeline"] or a["inputs"] != b["inputs"]:
+            return f"{where}: another case"
+        for x, y in zip(a["outputs"], b["outputs"]):
+            if x["shape"] != y["shape"] or (x["datatype"] == "BYTES" and x["data"] != y["data"]):
+                return f"{where}: {x['name']} differs"
+            limit = y.get("tolerance", 0) / 10
+            if x["datatype"] != "BYTES" and not np.allclose(
+                x["data"], y["data"], rtol=0, atol=limit
+            ):
+                return f"{where}: {x['name']} differs by more than {limit:.2g}"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare with the file, do not write")
+    args = parser.parse_args()
+    cases = [*wake_word_cases(), *file_type_cases(), *cnn_cases()]
+    if args.check:
+        found = difference(json.loads(sample_inputs.EXPECTED.read_text())["cases"], cases)
+        print(f"examples/expected.json: {found or f'{len(cases)} cases agree'}")
+        sys.exit(1 if found else 0)
+    lines = ",\n".join(json.dumps(item) for item in cases)
+    generator = f"scripts/make_expected.py with ONNX Runtime {onnxruntime.__version__}"
+    sums = json.dumps({name: sha256_of(generated(name)) for name in CNNS})
+    text = f'{{"generator": "{generator}",\n"models": {sums},\n"cases": [\n{lines}\n]}}\n'
+    sample_inputs.EXPECTED.write_text(text)
+    print(f"examples/expected.json: {len(cases)} cases, {len(text)} bytes")
+
+
+if __name__ == "__main__":
+    main()

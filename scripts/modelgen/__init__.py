@@ -1,0 +1,1 @@
+"""Seeded models with real topologies for tests and benchmarks; see scripts/make_models.py."""
