@@ -96,6 +96,7 @@ class PipelineBuilder {
   }
 
   Status ReadStage(const YAML::Node& yaml) {
+    if (!yaml.IsMap()) return Fail("stage: expected a mapping of keys to values");
     StageSpec stage;
     stage.yaml = yaml;
     // The operator's own keys are checked when it is added; here only what all stages share.

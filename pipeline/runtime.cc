@@ -18,7 +18,8 @@
 namespace plexus {
 namespace {
 
-constexpr uint32_t kBuildThreads = 1;
+// A second one, so that a large model does not keep the first request of a small one waiting.
+constexpr uint32_t kBuildThreads = 2;
 
 class LoadedGraph : public Executable {
  public:

@@ -1,6 +1,7 @@
 // Task<T>: a lazy coroutine that its awaiter resumes from; one allocation, no thread of its own.
 #pragma once
 
+#include <atomic>
 #include <coroutine>
 #include <exception>
 #include <optional>
@@ -10,7 +11,9 @@
 
 namespace plexus {
 
-// Starts when awaited; resumes its awaiter on whichever thread finished it. Move-only; destroying a
+// Starts when awaited; resumes its awaiter on whichever thread finished it. A task that ends
+// without suspending never suspends its awaiter either, so that a loop over such tasks needs no
+// stack, whether or not the compiler turns resumption into tail calls. Move-only; destroying a
 // suspended Task destroys its frame. Exceptions do not cross: an escaped one ends the process (our
 // code throws none).
 template <typename T>
@@ -19,13 +22,19 @@ class [[nodiscard]] Task {
   struct promise_type {
     std::optional<T> value;
     std::coroutine_handle<> awaiter;
+    // Set by whichever comes first: the end of this task, or its awaiter having suspended.
+    std::atomic<bool> met{false};
 
     Task get_return_object() { return Task(Handle::from_promise(*this)); }
     std::suspend_always initial_suspend() noexcept { return {}; }
     struct FinalAwaiter {
       bool await_ready() noexcept { return false; }
-      std::coroutine_handle<> await_suspend(std::coroutine_handle<promise_type> h) noexcept {
-        return h.promise().awaiter;
+      void await_suspend(std::coroutine_handle<promise_type> h) noexcept {
+        promise_type& promise = h.promise();
+        const std::coroutine_handle<> awaiter = promise.awaiter;
+        // acq_rel: the value must be visible to the awaiter, the suspended awaiter to us. When the
+        // awaiter has not suspended it may destroy this frame at once: nothing of it is touched.
+        if (promise.met.exchange(true, std::memory_order_acq_rel)) awaiter.resume();
       }
       void await_resume() noexcept {}
     };
@@ -43,9 +52,13 @@ class [[nodiscard]] Task {
   }
 
   bool await_ready() const noexcept { return false; }
-  std::coroutine_handle<> await_suspend(std::coroutine_handle<> awaiter) noexcept {
-    handle_.promise().awaiter = awaiter;
-    return handle_;
+  bool await_suspend(std::coroutine_handle<> awaiter) noexcept {
+    const Handle handle = handle_;  // this Task lives in the awaiter's frame
+    handle.promise().awaiter = awaiter;
+    handle.resume();
+    // acq_rel as above; true: it has not ended yet, its end will resume the awaiter. If it ends on
+    // another thread right here, the exchange below is what it waits for.
+    return !handle.promise().met.exchange(true, std::memory_order_acq_rel);
   }
   T await_resume() { return std::move(*handle_.promise().value); }
 

@@ -1,0 +1,46 @@
+"""bench/run's experiments by name: runs one, writes its JSON and SVG, prints one JSON object."""
+
+import argparse
+import importlib
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+
+# name: (module, what it measures)
+EXPERIMENTS = {
+    "latency": ("latency", "batch-1 latency and memory per model against ONNX Runtime"),
+    "compile": ("compile_time", "load time, first request and new shapes against ONNX Runtime"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
+    parser.add_argument("name", nargs="?", help="the experiment")
+    parser.add_argument("--quick", action="store_true", help="end within 5 minutes")
+    parser.add_argument("--list", action="store_true", help="name the experiments")
+    parser.add_argument("--only", help="comma-separated models, for finding out why")
+    args = parser.parse_args()
+    if args.list or args.name is None:
+        for name, (_, what) in EXPERIMENTS.items():
+            print(f"{name:12} {what}")
+        return 0
+    if args.name not in EXPERIMENTS:
+        print(f"bench/run: no experiment '{args.name}'; see bench/run --list", file=sys.stderr)
+        return 2
+    module = importlib.import_module(EXPERIMENTS[args.name][0])
+    only = set(args.only.split(",")) if args.only else None
+    result, svg = module.run(quick=args.quick, only=only)
+    results = ROOT / "bench" / "results"
+    results.mkdir(exist_ok=True)
+    if only is None:  # a partial run is not a result
+        (results / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (results / f"{args.name}.svg").write_text(svg)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

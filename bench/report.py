@@ -1,0 +1,81 @@
+"""What every experiment reports with its numbers: the machine, the commit, statistics, a plot."""
+
+import html
+import os
+import pathlib
+import platform
+import subprocess
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict:
+    cpu = "unknown"
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run(git + ["rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    dirty = subprocess.run(
+        git + ["status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+    ).stdout
+    import onnxruntime
+
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release()}",
+        "commit": commit.strip() + ("+changes" if dirty.strip() else ""),
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def paired_ratio(ours: list, theirs: list) -> dict:
+    """Median of the rounds' ratios with its 95 % interval (bootstrap, seed 1)."""
+    ratios = np.asarray(ours) / np.asarray(theirs)
+    rng = np.random.default_rng(1)
+    medians = np.median(rng.choice(ratios, (2000, ratios.size)), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return {
+        "median": round(float(np.median(ratios)), 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+    }
+
+
+def geomean(values) -> float:
+    return float(np.exp(np.mean(np.log(list(values)))))
+
+
+def bars(title: str, rows: list, unit: str, line_at: float | None = None) -> str:
+    """Horizontal bars: rows of (label, value, text). A vertical line marks `line_at`."""
+    left, width, height = 150, 420, 18
+    top = 34
+    most = max([r[1] for r in rows] + ([line_at] if line_at else [])) * 1.05 or 1
+    total = top + height * len(rows) + 24
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 130}" height="{total}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="100%" height="100%" fill="white"/>'
+        f'<text x="8" y="20" font-size="14">{html.escape(title)}</text>',
+    ]
+    for i, (label, value, text) in enumerate(rows):
+        y = top + i * height
+        color = "#2a7f62" if line_at is None or value <= line_at else "#b5533c"
+        out.append(
+            f'<text x="{left - 6}" y="{y + 13}" text-anchor="end">{html.escape(label)}</text>'
+            f'<rect x="{left}" y="{y + 3}" width="{value / most * width:.1f}" height="{height - 6}" '
+            f'fill="{color}"/>'
+            f'<text x="{left + value / most * width + 5:.1f}" y="{y + 13}">{html.escape(text)}</text>'
+        )
+    if line_at:
+        x = left + line_at / most * width
+        out.append(
+            f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{total - 20}" stroke="#444" '
+            'stroke-dasharray="4 3"/>'
+        )
+    out.append(f'<text x="{left}" y="{total - 6}" fill="#666">{html.escape(unit)}</text></svg>')
+    return "\n".join(out) + "\n"

@@ -1,0 +1,302 @@
+#include "pipeline/runtime.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <future>
+#include <thread>
+
+#include "graph/passes/fused_ops.h"
+
+namespace plexus {
+namespace {
+
+// Builds small graphs: g.In("x", {..}); y = g.Op("Relu", {x}); g.Out(y).
+class GraphMaker {
+ public:
+  ValueId In(const std::string& name, std::vector<int64_t> dims, DType dtype = DType::kFloat32) {
+    Value v;
+    v.name = name;
+    v.dtype = dtype;
+    v.shape.has_rank = true;
+    for (int64_t d : dims) {
+      SymbolicDim dim;
+      if (d >= 0) dim.value = d;
+      v.shape.dims.push_back(dim);
+    }
+    return graph.AddInput(v);
+  }
+  ValueId Op(const std::string& op, std::vector<ValueId> in, DType dtype = DType::kFloat32,
+             std::map<std::string, Attribute> attributes = {}, const std::string& domain = "") {
+    Value v;
+    v.name = op + std::to_string(graph.num_values());
+    v.dtype = dtype;
+    Node node;
+    node.op = op;
+    node.domain = domain;
+    node.name = v.name;
+    node.version = domain.empty() ? 18 : 1;
+    node.inputs = std::move(in);
+    node.attributes = std::move(attributes);
+    node.outputs = {graph.AddValue(v)};
+    graph.AddNode(node);
+    return node.outputs[0];
+  }
+  ValueId Const(Tensor t) {
+    return graph.AddConstant("c" + std::to_string(graph.num_values()),
+                             ConstantStore::Get().Intern(std::move(t)));
+  }
+  void Out(ValueId v) { graph.outputs().push_back(v); }
+  GraphPtr Done() { return std::make_shared<const Graph>(std::move(graph)); }
+  Graph graph;
+};
+
+Tensor Floats(Shape shape, std::vector<float> values) {
+  return Tensor::Of<float>(DType::kFloat32, std::move(shape), values);
+}
+
+std::vector<float> Values(const Tensor& t) {
+  return {t.data<float>().begin(), t.data<float>().end()};
+}
+
+class RuntimeTest : public ::testing::TestWithParam<int> {
+ protected:
+  void SetUp() override {
+    RuntimeOptions options;
+    options.threads = GetParam();
+    runtime_ = Runtime::Create(options).value();
+  }
+  ExecutablePtr Load(GraphMaker& maker, const std::string& name = "m") {
+    Result<ExecutablePtr> loaded = runtime_->Load(name, maker.Done(), {});
+    EXPECT_TRUE(loaded.ok()) << loaded.status().ToString();
+    return loaded.ok() ? *loaded : nullptr;
+  }
+  std::unique_ptr<Runtime> runtime_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Threads, RuntimeTest, ::testing::Values(1, 2));
+
+TEST_P(RuntimeTest, RunsAStaticGraphForEveryShapeItIsGiven) {
+  GraphMaker g;
+  g.Out(g.Op("Relu", {g.In("x", {-1, 3})}));
+  const ExecutablePtr m = Load(g);
+  for (int64_t rows : {1, 2, 5, 2}) {
+    std::vector<float> in(rows * 3), want(rows * 3);
+    for (size_t i = 0; i < in.size(); ++i) {
+      in[i] = static_cast<float>(i) - 2;
+      want[i] = std::max(in[i], 0.0f);
+    }
+    RunResult r = runtime_->Run(m, {Floats({rows, 3}, in)});
+    ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+    EXPECT_EQ(Values(r.outputs[0]), want);
+  }
+  EXPECT_EQ(runtime_->cache_stats().misses, 3u);
+  EXPECT_EQ(runtime_->cache_stats().hits, 1u);
+}
+
+TEST_P(RuntimeTest, RejectsInputsThatDoNotFit) {
+  GraphMaker g;
+  g.Out(g.Op("Relu", {g.In("x", {-1, 3})}));
+  const ExecutablePtr m = Load(g);
+  EXPECT_NE(runtime_->Run(m, {}).status.message().find("expected 1 inputs, got 0"),
+            std::string::npos);
+  EXPECT_NE(runtime_->Run(m, {Floats({1, 4}, {1, 2, 3, 4})}).status.message().find("input 'x'"),
+            std::string::npos);
+  EXPECT_NE(runtime_->Run(m, {Tensor::ScalarInt64(1)}).status.message().find("float32"),
+            std::string::npos);
+}
+
+TEST_P(RuntimeTest, RefusesAnUnknownOperatorByName) {
+  GraphMaker g;
+  g.Out(g.Op("Frobnicate", {g.In("x", {1})}));
+  const Status s = runtime_->Load("m", g.Done(), {}).status();
+  EXPECT_EQ(s.code(), StatusCode::kUnimplemented);
+  EXPECT_NE(s.message().find("Frobnicate"), std::string::npos) << s.message();
+}
+
+TEST_P(RuntimeTest, ContinuesAfterADataDependentShape) {
+  // y = relu(x); sum of 2 * (index of each non-zero of y)
+  GraphMaker g;
+  const ValueId y = g.Op("Relu", {g.In("x", {-1})});
+  const ValueId nz = g.Op("NonZero", {y}, DType::kInt64);
+  const ValueId f =
+      g.Op("Cast", {nz}, DType::kFloat32, {{"to", static_cast<int64_t>(DType::kFloat32)}});
+  const ValueId twice = g.Op("Mul", {f, g.Const(Tensor::Scalar(2))});
+  g.Out(twice);
+  const ExecutablePtr m = Load(g);
+  RunResult r = runtime_->Run(m, {Floats({5}, {-1, 1, 0, 2, 3})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(r.outputs[0].shape(), (Shape{1, 3}));
+  EXPECT_EQ(Values(r.outputs[0]), (std::vector<float>{2, 6, 8}));
+  r = runtime_->Run(m, {Floats({5}, {-1, -1, 0, 0, -3})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(r.outputs[0].shape(), (Shape{1, 0})) << "nothing is non-zero: an empty result";
+}
+
+GraphPtr Branch(const std::string& op) {
+  GraphMaker g;
+  Value captured;
+  captured.name = "captured";
+  captured.dtype = DType::kFloat32;
+  const ValueId c = g.graph.AddValue(captured);
+  g.graph.captures() = {c};
+  g.Out(g.Op(op, {c}));
+  return g.Done();
+}
+
+TEST_P(RuntimeTest, TakesTheBranchThatTheDataChooses) {
+  GraphMaker g;
+  const ValueId x = g.In("x", {-1});
+  const ValueId sum = g.Op("ReduceSum", {x}, DType::kFloat32, {{"keepdims", int64_t{0}}});
+  const ValueId positive = g.Op("Greater", {sum, g.Const(Tensor::Scalar(0))}, DType::kBool);
+  const ValueId y = g.Op("If", {positive}, DType::kFloat32,
+                         {{"then_branch", Branch("Neg")}, {"else_branch", Branch("Abs")}});
+  g.graph.nodes().back().implicit_inputs = {x};
+  g.Out(g.Op("Add", {y, g.Const(Tensor::Scalar(10))}));
+  const ExecutablePtr m = Load(g);
+  RunResult r = runtime_->Run(m, {Floats({2}, {3, -1})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(Values(r.outputs[0]), (std::vector<float>{7, 11}));
+  r = runtime_->Run(m, {Floats({2}, {-3, 1})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(Values(r.outputs[0]), (std::vector<float>{13, 11}));
+}
+
+// body(i, cond, v) → (cond2, v * 2, v): doubles, and scans the value before.
+GraphPtr DoublingBody() {
+  GraphMaker g;
+  g.In("i", {}, DType::kInt64);
+  const ValueId cond = g.In("cond", {}, DType::kBool);
+  const ValueId v = g.In("v", {1});
+  g.Out(g.Op("Identity", {cond}, DType::kBool));
+  g.Out(g.Op("Mul", {v, g.Const(Tensor::Scalar(2))}));
+  g.Out(g.Op("Identity", {v}));
+  return g.Done();
+}
+
+TEST_P(RuntimeTest, LoopsAsOftenAsTheDataSays) {
+  GraphMaker g;
+  const ValueId trips = g.In("trips", {}, DType::kInt64);
+  const ValueId v = g.In("v", {1});
+  const ValueId last =
+      g.Op("Loop", {trips, ValueId(), v}, DType::kFloat32, {{"body", DoublingBody()}});
+  Value scan;
+  scan.name = "scan";
+  scan.dtype = DType::kFloat32;
+  const ValueId scans = g.graph.AddValue(scan);
+  g.graph.nodes().back().outputs.push_back(scans);
+  g.Out(last);
+  g.Out(scans);
+  const ExecutablePtr m = Load(g);
+  RunResult r = runtime_->Run(m, {Tensor::ScalarInt64(3), Floats({1}, {5})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(Values(r.outputs[0]), (std::vector<float>{40}));
+  EXPECT_EQ(r.outputs[1].shape(), (Shape{3, 1}));
+  EXPECT_EQ(Values(r.outputs[1]), (std::vector<float>{5, 10, 20}));
+  r = runtime_->Run(m, {Tensor::ScalarInt64(0), Floats({1}, {5})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(Values(r.outputs[0]), (std::vector<float>{5}));
+  EXPECT_EQ(r.outputs[1].shape()[0], 0);
+}
+
+// The mean over *all* of x, subtracted: rows are not independent, so each is run by itself.
+GraphPtr RowDependentBody() {
+  GraphMaker g;
+  const ValueId x = g.In("x", {1, 3});
+  const ValueId mean = g.Op("ReduceMean", {x}, DType::kFloat32, {{"keepdims", int64_t{1}}});
+  g.Out(g.Op("Sub", {x, mean}));
+  return g.Done();
+}
+
+TEST_P(RuntimeTest, MapsABodyOverRowsOneByOneWhereRowsAreNotIndependent) {
+  GraphMaker g;
+  const ValueId x = g.In("x", {-1, 3});
+  g.Out(g.Op("MapRows", {x}, DType::kFloat32, {{"body", RowDependentBody()}},
+             std::string(kPlexusDomain)));
+  const ExecutablePtr m = Load(g);
+  RunResult r = runtime_->Run(m, {Floats({2, 3}, {1, 2, 3, 10, 20, 30})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(Values(r.outputs[0]), (std::vector<float>{-1, 0, 1, -10, 0, 10}));
+  r = runtime_->Run(m, {Floats({0, 3}, {})});
+  ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+  EXPECT_EQ(r.outputs[0].shape()[0], 0);
+}
+
+TEST_P(RuntimeTest, ManyRequestsFromManyThreadsAllGetTheirOwnAnswer) {
+  GraphMaker g;
+  const ValueId x = g.In("x", {-1, 64});
+  const ValueId w = g.Const([] {
+    std::vector<float> identity(64 * 64, 0.0f);
+    for (int i = 0; i < 64; ++i) identity[i * 65] = 2;
+    return Floats({64, 64}, identity);
+  }());
+  g.Out(g.Op("Relu", {g.Op("MatMul", {x, w})}));
+  const ExecutablePtr m = Load(g);
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50; ++i) {
+        const int64_t rows = 1 + i % 3;
+        const auto value = static_cast<float>(t * 100 + i);
+        RunResult r = runtime_->Run(
+            m, {Floats({rows, 64}, std::vector<float>(static_cast<size_t>(rows) * 64, value))});
+        if (r.status.ok() &&
+            Values(r.outputs[0]) == std::vector<float>(static_cast<size_t>(rows) * 64, 2 * value)) {
+          ++right;
+        }
+      }
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(right, 200);
+}
+
+TEST_P(RuntimeTest, ACancelledRequestEndsWithItsReason) {
+  GraphMaker g;
+  const ValueId trips = g.In("trips", {}, DType::kInt64);
+  const ValueId v = g.In("v", {1});
+  g.Out(g.Op("Loop", {trips, ValueId(), v}, DType::kFloat32,
+             {{"body", [] {
+                 GraphMaker body;
+                 body.In("i", {}, DType::kInt64);
+                 const ValueId cond = body.In("cond", {}, DType::kBool);
+                 const ValueId x = body.In("v", {1});
+                 body.Out(body.Op("Identity", {cond}, DType::kBool));
+                 body.Out(body.Op("Abs", {x}));
+                 return body.Done();
+               }()}}));
+  const ExecutablePtr m = Load(g);
+  std::promise<Status> ended;
+  // So many trips that it cannot end by itself before the loop's own limit.
+  auto token = runtime_->Start(m, {Tensor::ScalarInt64(900'000), Floats({1}, {1})}, {},
+                               [&](RunResult r) { ended.set_value(r.status); });
+  token->Cancel(CancelledError("the client went away"));
+  const Status s = ended.get_future().get();
+  EXPECT_EQ(s.code(), StatusCode::kCancelled);
+  EXPECT_EQ(s.message().find("the client went away") != std::string::npos, true) << s.ToString();
+}
+
+TEST_P(RuntimeTest, ATimeoutInThePastIsRefused) {
+  GraphMaker g;
+  g.Out(g.Op("Relu", {g.In("x", {-1})}));
+  const ExecutablePtr m = Load(g);
+  RequestAttributes attributes;
+  attributes.timeout_at = runtime_->clock().Now() - std::chrono::seconds(1);
+  EXPECT_EQ(runtime_->Run(m, {Floats({1}, {1})}, attributes).status.code(),
+            StatusCode::kDeadlineExceeded);
+}
+
+TEST_P(RuntimeTest, UnloadingForgetsThePlans) {
+  GraphMaker g;
+  g.Out(g.Op("Relu", {g.In("x", {-1})}));
+  ExecutablePtr m = Load(g);
+  ASSERT_TRUE(runtime_->Run(m, {Floats({1}, {1})}).status.ok());
+  EXPECT_EQ(runtime_->cache_stats().programs, 1u);
+  m.reset();
+  EXPECT_EQ(runtime_->cache_stats().programs, 0u);
+}
+
+}  // namespace
+}  // namespace plexus
