@@ -40,7 +40,7 @@ struct DeviceInfo {
   bool unit_addressed = false;  // launches name a unit (CPU); else the hardware places blocks
   bool reports_block_starts = false;
   bool preempts_at_blocks = true;  // a launch's blocks are separate scheduling points
-  Duration launch_latency{0};      // from Submit to the first block, when idle
+  Duration launch_latency{0};      // from Submit to the first block, on a unit that is awake
   size_t arena_budget_bytes = 0;   // all jobs together
 };
 
@@ -63,7 +63,7 @@ struct JobContext {
   JobId id;
   ProgramPtr program;
   JobBuffers buffers;
-  std::unique_ptr<Arena> arena;  // set before the first launch
+  std::unique_ptr<Arena> arena;  // set before the first launch; null if the program needs none
 };
 
 // (job, kernel, block range): blocks [first_block, first_block + num_blocks) of the kernel's grid.
@@ -100,9 +100,17 @@ class Device {
   virtual const DeviceInfo& info() const = 0;
   // Once, before the first Submit; the sink outlives the device's last event.
   virtual void SetSink(DeviceEventSink* sink) = 0;
-  // Never blocks. The device borrows launch.job until every block is reported finished or faulted.
-  // kResourceExhausted when the unit's queue is full (a dispatcher bug), kUnavailable after Stop.
+  // Never blocks; one call at a time. The device borrows launch.job until every block is reported
+  // finished or faulted. A unit runs its launches in the order of their submission.
+  // kResourceExhausted when the unit's queue is full, kUnavailable after Stop; then the launch has
+  // not been taken.
   virtual Status Submit(const Launch& launch) = 0;
+  // What it takes until a launch submitted now to this unit could start there, beyond
+  // info().launch_latency and the work it already holds: a parked worker must be woken first. A
+  // hint; cheap.
+  virtual Duration WakeLatency(UnitId) const { return Duration{0}; }
+  // The unit that the calling thread itself runs, if any: a launch on it needs no hand-off.
+  virtual UnitId LocalUnit() const { return UnitId(); }
   // From the pool; kResourceExhausted above the budget. Bytes 0 gives an empty arena.
   virtual Result<std::unique_ptr<Arena>> AllocateArena(size_t size_bytes) = 0;
   // No event after it returns; launches in flight are run to the end or reported as faults first.

@@ -21,14 +21,24 @@ struct DispatcherOptions {
   // Work handed to the device beyond what runs, in time (B of paella.md).
   Duration in_flight_bound = std::chrono::microseconds(100);
   size_t max_jobs = 100'000;  // queued and running; more is kResourceExhausted
+  // A launch not reported within this is taken for lost: its job ends kUnavailable at the next Pump
+  // (the memory that the launch may still write stays put until it reports or the dispatcher goes).
+  Duration hang_bound = std::chrono::seconds(60);
+  // Launches that a hardware-placed device may hold at once.
+  uint32_t max_launches = 1024;
 };
 
 struct DispatcherStats {
   uint64_t jobs_submitted = 0, jobs_done = 0, jobs_failed = 0, jobs_cancelled = 0;
   uint64_t launches = 0, blocks = 0, decisions = 0, preemptions = 0;
   uint64_t jobs_waiting_for_arena = 0;
-  Duration busy{0};  // device time of finished blocks
-  size_t ready = 0, running = 0;
+  // Events of unknown or finished launches, repeated ones, and blocks beyond a launch's own.
+  uint64_t events_ignored = 0;
+  uint64_t launches_lost = 0;  // never reported: found by a later event or by hang_bound
+  Duration busy{0};            // device time of finished blocks
+  size_t ready = 0;            // jobs that could launch now
+  size_t running = 0;          // jobs with a launch in flight
+  size_t in_flight = 0;        // launches the mirror holds; 0 when every job has ended
 };
 
 // A passive state machine: no thread, no wait, no clock of its own. Submit, Cancel and Pump take a

@@ -227,10 +227,22 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
 
 Result<ModelRepository::Entry> ModelRepository::LoadEntry(const std::string& name,
                                                           const Found& found) {
+  if (stopping_.load(std::memory_order_relaxed)) {
+    return UnavailableError("the server is shutting down");
+  }
   Result<Entry> entry =
       found.is_pipeline ? LoadPipeline(name, found.path) : LoadModel(name, found.path);
   if (entry.ok()) return entry;
   return entry.status().WithContext((found.is_pipeline ? "pipeline '" : "model '") + name + "'");
+}
+
+Status ModelRepository::CheckReadable() const {
+  std::error_code error;
+  const fs::directory_iterator it(root_, error);
+  if (!error) return OkStatus();
+  const std::string message = "model repository '" + root_.string() + "': " + error.message();
+  if (error == std::errc::permission_denied) return PermissionDeniedError(message);
+  return NotFoundError(message);
 }
 
 Status ModelRepository::LoadAll() {
@@ -332,6 +344,15 @@ std::vector<ServablePtr> ModelRepository::Loaded() const {
   for (const auto& [name, entry] : entries_) {
     for (const auto& [version, servable] : entry.versions) out.push_back(servable);
   }
+  return out;
+}
+
+std::vector<ServablePtr> ModelRepository::Versions(const std::string& name) const {
+  std::vector<ServablePtr> out;
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(name);
+  if (it == entries_.end()) return out;
+  for (const auto& [version, servable] : it->second.versions) out.push_back(servable);
   return out;
 }
 

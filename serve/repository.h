@@ -25,7 +25,8 @@ struct TensorMetadata {
 // Counts of one servable; relaxed atomics, since they order nothing.
 struct ServableStats {
   std::atomic<uint64_t> success{0}, failure{0}, pending{0};
-  std::atomic<uint64_t> queue_ns{0}, compute_ns{0}, request_ns{0}, failure_ns{0};
+  std::atomic<uint64_t> input_ns{0}, queue_ns{0}, compute_ns{0}, output_ns{0};
+  std::atomic<uint64_t> request_ns{0}, failure_ns{0};
   std::atomic<uint64_t> last_inference_ms{0};  // since the epoch
 };
 
@@ -56,6 +57,9 @@ class ModelRepository {
   // Borrows the runtime.
   ModelRepository(std::filesystem::path root, Runtime& runtime);
 
+  // kNotFound or kPermissionDenied when the folder cannot be listed.
+  Status CheckReadable() const;
+
   // Loads everything in the folder. An entry that cannot be loaded is reported by the index and
   // the log; the others load. kNotFound when the folder itself cannot be read.
   Status LoadAll();
@@ -67,10 +71,16 @@ class ModelRepository {
   // dependents if asked to; else those pipelines go on with what they hold.
   Status Unload(const std::string& name, bool unload_dependents);
 
+  // Loads that have not begun fail with kUnavailable from now on.
+  void StopLoading() { stopping_.store(true, std::memory_order_relaxed); }  // a hint, no ordering
+
   // The latest loaded version for "". kNotFound names what is missing; kUnavailable a version or
   // model that exists but failed to load.
   Result<ServablePtr> Find(const std::string& name, const std::string& version) const;
+  // Everything loaded, by name and version.
   std::vector<ServablePtr> Loaded() const;
+  // The loaded versions of one model, oldest first.
+  std::vector<ServablePtr> Versions(const std::string& name) const;
   // What lies in the folder or is loaded, by name.
   std::vector<IndexEntry> Index() const;
 
@@ -96,6 +106,7 @@ class ModelRepository {
 
   const std::filesystem::path root_;
   Runtime& runtime_;
+  std::atomic<bool> stopping_{false};
   std::mutex loading_mutex_;                  // serialises loads and unloads; taken before mutex_
   std::map<std::string, GraphPtr> imported_;  // during one load only; guarded by loading_mutex_
   mutable std::mutex mutex_;                  // guards entries_

@@ -81,19 +81,21 @@ struct KernelSpec {
 // Owns everything while one region is lowered. Not thread-safe. Errors are Status, never aborts.
 class LoweringContext {
  public:
-  LoweringContext(const Graph& region, const CompileOptions& options, uint32_t workers,
+  LoweringContext(GraphPtr region, const CompileOptions& options, uint32_t workers,
                   Duration target_block_time);
   ~LoweringContext();
 
   // -- What is known ------------------------------------------------------------------------------
-  const Graph& graph() const { return graph_; }
+  const Graph& graph() const { return *graph_; }
+  // The same graph, for kernels that need it at run time.
+  const GraphPtr& shared_graph() const { return graph_; }
   const CompileOptions& options() const { return options_; }
   uint32_t workers() const { return workers_; }
 
   const Shape& shape(ValueId v) const;  // concrete
-  DType dtype(ValueId v) const { return graph_.value(v).dtype; }
+  DType dtype(ValueId v) const { return graph_->value(v).dtype; }
   int64_t num_elements(ValueId v) const { return NumElementsUnchecked(shape(v)); }
-  bool IsConstant(ValueId v) const { return graph_.value(v).IsConstant(); }
+  bool IsConstant(ValueId v) const { return graph_->value(v).IsConstant(); }
   // Input/output i of a node; an invalid id where it is left out.
   static ValueId In(const Node& node, size_t i);
   static ValueId Out(const Node& node, size_t i);
@@ -121,7 +123,8 @@ class LoweringContext {
   Result<Operand> Write(ValueId v, Layout layout, DType dtype = DType::kUndefined);
   // As Write, in the storage of `over` if that dies with this node and has the same size, layout
   // and dtype; *in_place says whether. For kernels that read element i before they write it.
-  Result<Operand> WriteOver(ValueId v, Layout layout, ValueId over, bool* in_place);
+  Result<Operand> WriteOver(ValueId v, Layout layout, ValueId over, bool* in_place,
+                            DType dtype = DType::kUndefined);
   // v is the same bytes as `of`: no kernel. With both row-major: any reshape. With other layouts
   // the caller knows that the order of elements in memory is right (e.g. a Transpose from
   // channels-last to row-major). kFailedPrecondition if `of` is not held in `of_layout`.
@@ -167,14 +170,13 @@ class LoweringContext {
   StorageId AddStorage(Storage storage);
   size_t FormBytes(ValueId v, DType dtype) const;
   Status LowerNode(const Node& node);
-  Status LowerByReference(const Node& node);
   void PlanOutputs();
   Status FinishOutputs();
   Result<Operand> AddForm(ValueId v, Layout layout, DType dtype);
   Status DefineForm(ValueId v, Form form);
   const Form* FindForm(ValueId v, Layout layout, DType dtype) const;
 
-  const Graph& graph_;
+  GraphPtr graph_;
   const CompileOptions& options_;
   uint32_t workers_;
   Duration target_block_time_;
@@ -208,5 +210,8 @@ std::span<const LoweringEntry> MatMulRules();     // matmul.cc
 std::span<const LoweringEntry> PoolRules();       // pool.cc
 std::span<const LoweringEntry> QuantizedRules();  // quantized.cc
 std::span<const LoweringEntry> KernelRules();     // kernels/kernels.cc: all that is memory-bound
+
+// kernels/transpose.cc: a Transpose that is no view (views.cc decides); kUnimplemented declines.
+Status LowerTransposeKernel(LoweringContext& context, const Node& node);
 
 }  // namespace plexus::cpu

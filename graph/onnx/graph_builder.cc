@@ -12,7 +12,7 @@ namespace plexus::onnx {
 namespace {
 
 constexpr int64_t kMinOpset = 7;
-constexpr int64_t kMaxOpset = 26;
+constexpr int64_t kMaxOpset = 27;
 constexpr int64_t kMinIrVersion = 3;
 constexpr int64_t kMaxIrVersion = 13;
 constexpr int64_t kMaxCopiedBytes = int64_t{256} << 20;

@@ -18,8 +18,11 @@
 //   plexus.MapRows(inputs...; captures) body: graph — applies body to every row (axis 0, kept as
 //       leading 1) of each input and concatenates the results on axis 0; zero rows give zero rows.
 //
-// Activations: Relu, LeakyRelu(alpha), Sigmoid, Tanh, Gelu, GeluTanh, Clip(min,max), HardSigmoid(
-// alpha,beta), HardSwish, Silu, Elu(alpha), Softplus.
+// Activations (activation_params in brackets): Relu, LeakyRelu(alpha), Sigmoid, Tanh, Gelu,
+// GeluTanh, Clip(min,max), HardSigmoid(alpha,beta), HardSwish, Silu, Elu(alpha), Softplus,
+// LeakyReluClip(alpha,min,max) = clip(leaky_relu(x, alpha), min, max) and
+// HardSwishAffine(scale,shift) = scale * hard_swish(x) + shift. See fused_ops.md for formulas and
+// for the names of the steps of plexus.Elementwise.
 #pragma once
 
 #include <string_view>

@@ -37,8 +37,10 @@ Result<Graph> Specialize(const Graph& graph, std::span<const KnownInput> inputs,
 
 // Arithmetic-preserving (within float rounding) rewrites on a canonical graph; the result uses the
 // fused operators of domain "plexus" listed in passes/fused_ops.h. Values keep logical NCHW shapes.
-Status FuseConvBatchNorm(Graph& graph);  // Conv + BatchNormalization → Conv
-Status FuseConvEpilogue(Graph& graph);   // Conv [+ residual Add] [+ activation] → plexus.Conv
+// Conv + BatchNormalization or per-channel Mul/Add → Conv; scalar Mul/Add → unpadded Conv → Conv;
+// any other BatchNormalization → Mul, Add.
+Status FuseConvBatchNorm(Graph& graph);
+Status FuseConvEpilogue(Graph& graph);  // Conv [+ residual Add] [+ activation] → plexus.Conv
 Status FuseMatMulEpilogue(
     Graph& graph);  // MatMul/Gemm [+ bias] [+ add] [+ activation] → plexus.MatMul
 Status FuseLayerNorm(Graph& graph);    // ReduceMean/Sub/Pow/.../Mul/Add → LayerNormalization
@@ -51,7 +53,14 @@ Status EliminateReshapes(Graph& graph);    // merge chains, drop no-ops
 Status FuseQuantized(
     Graph& graph);  // DequantizeLinear → Conv/MatMul → QuantizeLinear → plexus.QConv/QMatMul
 
-// All of the above in their fixed order.
+// The shape-independent part, once per graph after Canonicalize (and after discovery has cut it):
+// everything that makes new large constants, that is, batch normalisation and constant affine steps
+// folded into convolution weights. Idempotent; Optimize does not hash those weights again.
+Status OptimizeWeights(Graph& graph);
+// All of the above in their fixed order, once per shape class, on what Specialize returned. Works
+// without shapes too, where it then fuses less. A fused node keeps the `fusion_group` of
+// what it replaces. Subgraphs of control flow are left alone: whoever runs one
+// specialises and optimises it by itself. kInvalidArgument names a node with too few operands.
 Status Optimize(Graph& graph);
 
 // Row independence (paths.md, "Batchability is proven"): true when, with every input of `graph`

@@ -1,0 +1,65 @@
+// The commands of `plexus`, without their command lines.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace plexus::cli {
+
+// Exit codes of every command.
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailure = 1;     // the request, model or file failed
+inline constexpr int kExitUsage = 2;       // the command line is wrong
+inline constexpr int kExitCannotStart = 3;  // port, repository, permission
+
+struct RuntimeFlags {
+  uint32_t threads = 0;
+  std::string policy = "srpt";
+  uint64_t program_cache_bytes = uint64_t{2} << 30;
+  std::string profile_path;
+};
+
+struct ServeFlags {
+  std::string repository;
+  std::string host = "127.0.0.1";
+  uint16_t http_port = 8000;
+  std::optional<uint16_t> admin_port;
+  RuntimeFlags runtime;
+  uint64_t max_body_bytes = uint64_t{64} << 20;
+  int max_json_depth = 100;
+  uint64_t max_connections = 1024;
+  double drain_seconds = 30;
+  double read_timeout_seconds = 30;
+  double idle_timeout_seconds = 75;
+  bool json = false;
+};
+int Serve(const ServeFlags& flags);
+
+// "name=1,3,224,224"; a bare "NAME=8" is one dimension.
+struct InspectFlags {
+  std::string path;
+  std::vector<std::string> shapes;
+  RuntimeFlags runtime;
+  bool json = false;
+};
+int Inspect(const InspectFlags& flags);
+int Compile(const InspectFlags& flags);
+
+struct InferFlags {
+  std::string name;
+  std::vector<std::string> inputs;
+  std::string server = "http://127.0.0.1:8000";
+  std::string repository;  // not empty: in this process
+  std::vector<std::string> shapes;
+  std::string output_dir;
+  std::string tenant;
+  uint32_t priority = 0;
+  double timeout_seconds = 0;
+  RuntimeFlags runtime;
+  bool json = false;
+};
+int Infer(const InferFlags& flags);
+
+}  // namespace plexus::cli

@@ -1,0 +1,71 @@
+#include "cli/common.h"
+
+#include <charconv>
+#include <cstdio>
+
+namespace plexus::cli {
+
+RuntimeOptions ToOptions(const RuntimeFlags& flags) {
+  RuntimeOptions options;
+  options.threads = flags.threads;
+  options.policy = flags.policy;
+  options.program_cache_bytes = flags.program_cache_bytes;
+  options.profile_path = flags.profile_path;
+  return options;
+}
+
+Result<std::map<std::string, Shape>> ParseShapes(const std::vector<std::string>& texts) {
+  std::map<std::string, Shape> shapes;
+  for (const std::string& text : texts) {
+    const size_t equals = text.rfind('=');
+    const std::string name = equals == std::string::npos ? "" : text.substr(0, equals);
+    const char* at = text.data() + (equals == std::string::npos ? 0 : equals + 1);
+    const char* const end = text.data() + text.size();
+    Shape shape;
+    while (at != end) {
+      int64_t dim = 0;
+      const auto parsed = std::from_chars(at, end, dim);
+      const bool more = parsed.ptr != end && *parsed.ptr == ',' && parsed.ptr + 1 != end;
+      if (parsed.ec != std::errc() || dim < 0 || (parsed.ptr != end && !more)) {
+        return InvalidArgumentError("--shape " + text + ": expected NAME=1,3,224,224");
+      }
+      shape.push_back(dim);
+      at = parsed.ptr + (more ? 1 : 0);
+    }
+    shapes[name] = shape;
+  }
+  return shapes;
+}
+
+int Fail(const Status& status) {
+  std::fprintf(stderr, "plexus: %s\n", status.message().c_str());
+  return kExitFailure;
+}
+
+namespace {
+
+std::string Scaled(double value, const char* const* units, size_t num_units, double step) {
+  size_t unit = 0;
+  while (value >= step && unit + 1 < num_units) {
+    value /= step;
+    ++unit;
+  }
+  char text[48];
+  std::snprintf(text, sizeof(text), value < 10 && unit > 0 ? "%.2f %s" : "%.4g %s", value,
+                units[unit]);
+  return text;
+}
+
+}  // namespace
+
+std::string HumanTime(Duration time) {
+  static constexpr const char* kUnits[] = {"ns", "us", "ms", "s"};
+  return Scaled(static_cast<double>(time.count()), kUnits, 4, 1000);
+}
+
+std::string HumanBytes(double bytes) {
+  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB"};
+  return Scaled(bytes, kUnits, 4, 1024);
+}
+
+}  // namespace plexus::cli

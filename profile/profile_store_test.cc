@@ -1,0 +1,175 @@
+#include "profile/profile_store.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <string>
+
+namespace plexus {
+namespace {
+
+ContentHash Signature(uint8_t n) {
+  ContentHash h;
+  h.bytes[0] = n;
+  return h;
+}
+
+class ProfileStoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (std::filesystem::temp_directory_path() / "profile-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    dir_ = pattern;
+    path_ = dir_ / "profile.bin";
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  std::string ReadFile() {
+    std::ifstream in(path_, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  void WriteFile(const std::string& data) {
+    std::ofstream(path_, std::ios::binary | std::ios::trunc) << data;
+  }
+  void SaveOne() {
+    ProfileStore store;
+    store.Get(Signature(1), 4, 2)->kernels[1].Set(1500, 25, 9);
+    ASSERT_TRUE(store.Save(path_).ok());
+  }
+
+  std::filesystem::path dir_, path_;
+};
+
+TEST(TimeEstimateTest, FirstSampleSetsTheMean) {
+  TimeEstimate e;
+  e.Add(100);
+  EXPECT_EQ(e.mean_ns(), 100);
+  EXPECT_EQ(e.variance_ns2(), 0);
+  EXPECT_EQ(e.samples(), 1u);
+}
+
+TEST(TimeEstimateTest, LaterSamplesWeighOneEighth) {
+  TimeEstimate e;
+  e.Add(100);
+  e.Add(180);
+  EXPECT_DOUBLE_EQ(e.mean_ns(), 110);
+  EXPECT_DOUBLE_EQ(e.variance_ns2(), 7.0 / 8 * (80.0 * 80 / 8));
+}
+
+TEST(TimeEstimateTest, OneOutlierMovesATrustedMeanByLessThanItself) {
+  TimeEstimate e;
+  for (int i = 0; i < 8; ++i) e.Add(100);
+  e.Add(1e6);
+  EXPECT_DOUBLE_EQ(e.mean_ns(), 100 + (800 - 100) / 8.0);
+}
+
+TEST(TimeEstimateTest, AKernelThatBecameSlowIsLearned) {
+  TimeEstimate e;
+  for (int i = 0; i < 20; ++i) e.Add(100);
+  for (int i = 0; i < 60; ++i) e.Add(1e6);
+  EXPECT_GT(e.mean_ns(), 0.9e6);
+}
+
+TEST(TimeEstimateTest, ValuesThatAreNoTimesAreDropped) {
+  TimeEstimate e;
+  e.Add(-1);
+  e.Add(std::numeric_limits<double>::quiet_NaN());
+  e.Add(std::numeric_limits<double>::infinity());
+  EXPECT_EQ(e.samples(), 0u);
+}
+
+TEST_F(ProfileStoreTest, SameProgramAndRowsShareOneEntry) {
+  ProfileStore store;
+  ProgramProfile* a = store.Get(Signature(1), 1, 3);
+  EXPECT_EQ(store.Get(Signature(1), 1, 3), a);
+  EXPECT_NE(store.Get(Signature(1), 2, 3), a);
+  EXPECT_NE(store.Get(Signature(2), 1, 3), a);
+  EXPECT_EQ(a->kernels.size(), 3u);
+  EXPECT_EQ(store.size(), 3u);
+}
+
+TEST_F(ProfileStoreTest, AnotherKernelCountReplacesTheEntryAndKeepsOldPointersValid) {
+  ProfileStore store;
+  ProgramProfile* old = store.Get(Signature(1), 1, 3);
+  ProgramProfile* fresh = store.Get(Signature(1), 1, 5);
+  EXPECT_NE(old, fresh);
+  old->kernels[2].Add(1);
+  EXPECT_EQ(fresh->kernels.size(), 5u);
+}
+
+TEST_F(ProfileStoreTest, SavedTimesComeBack) {
+  SaveOne();
+  ProfileStore store;
+  ASSERT_TRUE(store.Load(path_).ok());
+  const ProgramProfile* p = store.Get(Signature(1), 4, 2);
+  EXPECT_EQ(p->kernels[0].samples(), 0u);
+  EXPECT_EQ(p->kernels[1].mean_ns(), 1500);
+  EXPECT_EQ(p->kernels[1].variance_ns2(), 25);
+  EXPECT_EQ(p->kernels[1].samples(), 9u);
+}
+
+TEST_F(ProfileStoreTest, WhatThisProcessLearnedWinsOverTheFile) {
+  SaveOne();
+  ProfileStore store;
+  store.Get(Signature(1), 4, 2)->kernels[1].Add(7);
+  ASSERT_TRUE(store.Load(path_).ok());
+  EXPECT_EQ(store.Get(Signature(1), 4, 2)->kernels[1].mean_ns(), 7);
+}
+
+TEST_F(ProfileStoreTest, ProgramsThatNeverRanAreNotSaved) {
+  ProfileStore store;
+  store.Get(Signature(1), 1, 2);
+  ASSERT_TRUE(store.Save(path_).ok());
+  ProfileStore other;
+  ASSERT_TRUE(other.Load(path_).ok());
+  EXPECT_EQ(other.size(), 0u);
+}
+
+TEST_F(ProfileStoreTest, AMissingFileIsNotFound) {
+  ProfileStore store;
+  EXPECT_EQ(store.Load(path_).code(), StatusCode::kNotFound);
+}
+
+TEST_F(ProfileStoreTest, EveryFlippedByteIsDataLossAndChangesNothing) {
+  SaveOne();
+  const std::string good = ReadFile();
+  for (size_t i = 0; i < good.size(); ++i) {
+    std::string bad = good;
+    bad[i] = static_cast<char>(bad[i] ^ 0x40);
+    WriteFile(bad);
+    ProfileStore store;
+    EXPECT_EQ(store.Load(path_).code(), StatusCode::kDataLoss) << "byte " << i;
+    EXPECT_EQ(store.size(), 0u);
+  }
+}
+
+TEST_F(ProfileStoreTest, EveryTruncationIsDataLoss) {
+  SaveOne();
+  const std::string good = ReadFile();
+  for (size_t n = 0; n < good.size(); ++n) {
+    WriteFile(good.substr(0, n));
+    ProfileStore store;
+    EXPECT_EQ(store.Load(path_).code(), StatusCode::kDataLoss) << n << " bytes";
+  }
+}
+
+TEST_F(ProfileStoreTest, AFolderWithoutWritePermissionIsAnErrorAndLeavesTheOldFile) {
+  SaveOne();
+  const std::string before = ReadFile();
+  ProfileStore store;
+  EXPECT_EQ(store.Save(dir_ / "missing" / "profile.bin").code(), StatusCode::kUnavailable);
+  EXPECT_EQ(ReadFile(), before);
+}
+
+TEST_F(ProfileStoreTest, SavingLeavesNoOtherFileBehind) {
+  SaveOne();
+  SaveOne();
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 1);
+}
+
+}  // namespace
+}  // namespace plexus

@@ -1,0 +1,380 @@
+// What happens to jobs: starting, events, timeouts, faults, ends.
+#include "sched/dispatcher_core.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace plexus {
+
+Dispatcher::Core::Core(Device& device, std::unique_ptr<Policy> policy, const Clock& clock,
+                       ProfileStore* profiles, TraceRecorder* trace, DispatcherOptions options)
+    : device_(device),
+      info_(device.info()),
+      clock_(clock),
+      trace_(trace),
+      options_(options),
+      profiles_(profiles != nullptr ? profiles : &own_profiles_),
+      policy_(std::move(policy)) {
+  PLEXUS_CHECK(policy_ != nullptr && info_.units > 0);
+  uint32_t launches = options_.max_launches;
+  if (info_.unit_addressed) {
+    units_.emplace(info_.units, info_.queue_depth);
+    launches = info_.units * (1 + info_.queue_depth);
+  } else {
+    packed_.emplace(info_.units, info_.unit_limits, launches);
+  }
+  launches_.resize(launches);
+  free_launches_.reserve(launches);
+  for (uint32_t i = launches; i-- > 0;) free_launches_.push_back(i);
+  blocked_.Resize(info_.units);
+  unit_job_.assign(info_.units, kNone);
+}
+
+Dispatcher::Core::~Core() = default;
+
+Status Dispatcher::Core::CheckSpec(const JobSpec& spec) const {
+  if (spec.program == nullptr) return InvalidArgumentError("job without a program");
+  const Program& program = *spec.program;
+  const auto error = [&](const std::string& what) {
+    return InvalidArgumentError("program " + program.name + ": " + what);
+  };
+  if (spec.listener == nullptr) return error("job without a listener");
+  if (program.device_kind != info_.kind) {
+    return error("compiled for device '" + program.device_kind + "', this one is '" + info_.kind +
+                 "'");
+  }
+  if (spec.buffers.inputs.size() != program.inputs.size() ||
+      spec.buffers.outputs.size() != program.outputs.size()) {
+    return error("job brings " + std::to_string(spec.buffers.inputs.size()) + " inputs and " +
+                 std::to_string(spec.buffers.outputs.size()) + " outputs, needs " +
+                 std::to_string(program.inputs.size()) + " and " +
+                 std::to_string(program.outputs.size()));
+  }
+  for (const Kernel& kernel : program.kernels) {
+    if (kernel.grid == 0 || kernel.estimated_block_time <= Duration{0}) {
+      return error("kernel " + kernel.name + " has no blocks or no time estimate");
+    }
+  }
+  if (program.arena_bytes > info_.arena_budget_bytes) {
+    return ResourceExhaustedError("program " + program.name + ": needs an arena of " +
+                                  std::to_string(program.arena_bytes) + " bytes, the device has " +
+                                  std::to_string(info_.arena_budget_bytes));
+  }
+  return OkStatus();
+}
+
+// --- Ready, start, end
+
+void Dispatcher::Core::Requeue(JobRecord& job) {
+  job.view.remaining_time =
+      Duration(std::max<int64_t>(1, static_cast<int64_t>(job.remaining_ns))) + job.remaining_path;
+  const PolicyKey key = policy_->Key(job.view, now_);
+  const bool alone = job.in_flight == 0;
+  (alone ? wider_ : ready_).Remove(job.slot);
+  (alone ? ready_ : wider_).Set(job.slot, key, job.view.sequence);
+}
+
+void Dispatcher::Core::Settle(JobRecord& job) {
+  if (job.state != JobState::kWaiting && job.state != JobState::kStarted) return;
+  if (job.dying) {
+    if (job.in_flight == job.lost) End(job, std::move(job.end_status));
+    return;
+  }
+  if (job.state == JobState::kWaiting) return;  // stays where it is
+  if (job.cursor->kernels_left == 0) {
+    End(job, OkStatus());
+  } else if (!job.cursor->ready.empty()) {
+    Requeue(job);
+  } else {
+    ready_.Remove(job.slot);
+    wider_.Remove(job.slot);
+    if (job.in_flight == 0) {
+      End(job, InternalError("program " + job.context.program->name +
+                             ": its kernels wait for each other"));
+    }
+  }
+}
+
+bool Dispatcher::Core::Start(JobRecord& job) {
+  const Program& program = *job.context.program;
+  if (program.arena_bytes > 0) {
+    // Whoever waits for memory longer in the policy's order gets it first.
+    if (!waiters_.empty() &&
+        !waiters_.GoesBeforeTop(policy_->Key(job.view, now_), job.view.sequence)) {
+      ready_.Remove(job.slot);
+      waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
+      return false;
+    }
+    Result<std::unique_ptr<Arena>> arena = device_.AllocateArena(program.arena_bytes);
+    if (!arena.ok()) {
+      ready_.Remove(job.slot);
+      if (arena.status().code() == StatusCode::kResourceExhausted && arenas_held_ > 0) {
+        waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
+      } else {
+        End(job, arena.status().WithContext("program " + program.name));
+      }
+      return false;
+    }
+    job.context.arena = std::move(arena).value();
+    job.holds_arena = true;
+    ++arenas_held_;
+  }
+  job.cursor = jobs_.TakeCursor();
+  JobCursor& cursor = *job.cursor;
+  cursor.kernels.assign(program.kernels.size(), KernelCursor{});
+  cursor.ready.clear();
+  cursor.kernels_left = static_cast<uint32_t>(program.kernels.size());
+  for (uint32_t k = cursor.kernels_left; k-- > 0;) {
+    const Kernel& kernel = program.kernels[k];
+    cursor.kernels[k].dependencies_left = kernel.dependencies;
+    cursor.kernels[k].back = kernel.grid;
+    if (kernel.dependencies == 0) cursor.ready.push_back(k);
+  }
+  job.state = JobState::kStarted;
+  // There may be room for the next one, too.
+  if (job.holds_arena) WakeWaiter();
+  if (cursor.ready.empty()) {
+    Settle(job);  // nothing can ever run: ends
+    return false;
+  }
+  return true;
+}
+
+void Dispatcher::Core::WakeWaiter() {
+  if (waiters_.empty()) return;
+  JobRecord& job = jobs_.at(waiters_.top());
+  waiters_.Remove(job.slot);
+  Requeue(job);
+}
+
+void Dispatcher::Core::Kill(JobRecord& job, Status status) {
+  if (job.dying) return;
+  job.dying = true;
+  job.end_status = std::move(status);
+  ready_.Remove(job.slot);
+  wider_.Remove(job.slot);
+  waiters_.Remove(job.slot);
+  timers_.Remove(job.slot);
+}
+
+void Dispatcher::Core::End(JobRecord& job, Status status) {
+  ready_.Remove(job.slot);
+  wider_.Remove(job.slot);
+  waiters_.Remove(job.slot);
+  timers_.Remove(job.slot);
+  if (status.ok()) {
+    ++stats_.jobs_done;
+  } else if (status.code() == StatusCode::kCancelled) {
+    ++stats_.jobs_cancelled;
+  } else {
+    ++stats_.jobs_failed;
+  }
+  job.end_status = std::move(status);
+  if (trace_ != nullptr && trace_->enabled()) TraceJob(job);
+  job.state = JobState::kEnded;
+  job.dying = true;
+  jobs_.ReturnCursor(std::move(job.cursor));
+  if (job.holds_arena) {
+    --arenas_held_;
+    job.holds_arena = false;
+    // A launch that never came back may still write to it.
+    if (job.lost == 0) job.context.arena.reset();
+  }
+  job.next = kNone;
+  if (ended_last_ == kNone) {
+    ended_first_ = job.slot;
+  } else {
+    jobs_.at(ended_last_).next = job.slot;
+  }
+  ended_last_ = job.slot;
+  ++ended_;
+  WakeWaiter();
+}
+
+// --- Events
+
+void Dispatcher::Core::Handle(const DeviceEvent& event) {
+  now_ = std::max(now_, event.at);
+  if (event.kind == DeviceEvent::Kind::kDeviceLost) {
+    LoseDevice(event.status, /*events_end=*/true);
+    return;
+  }
+  const uint32_t slot = static_cast<uint32_t>(event.launch.value());
+  const uint32_t generation = static_cast<uint32_t>(event.launch.value() >> 32);
+  if (slot >= launches_.size() || launches_[slot].job == kNone ||
+      launches_[slot].generation != generation) {
+    ++stats_.events_ignored;
+    return;
+  }
+  const bool over =
+      event.kind == DeviceEvent::Kind::kFault || event.kind == DeviceEvent::Kind::kBlocksFinished;
+  if (!over) return;  // starts and copies move nothing here
+  LaunchRecord& launch = launches_[slot];
+  if (launch.lost) {
+    // It came back after all: now its memory is safe.
+    JobRecord& job = jobs_.at(launch.job);
+    launch.job = kNone;
+    free_launches_.push_back(slot);
+    --job.in_flight;
+    if (--job.lost == 0 && job.delivered) {
+      job.context.buffers = JobBuffers{};
+      --ended_;
+      jobs_.Free(job);
+    }
+    return;
+  }
+  blocked_.Set(launch.unit.valid() ? launch.unit.value() : 0, false);
+  if (units_) {
+    // A unit runs its launches in order: older ones are over, and their events got lost.
+    while (units_->oldest(launch.unit) != slot) {
+      const uint32_t older = units_->oldest(launch.unit);
+      ++stats_.launches_lost;
+      DeviceEvent lost;
+      lost.kind = DeviceEvent::Kind::kBlocksFinished;
+      lost.blocks = launches_[older].blocks - launches_[older].done;
+      lost.at = event.at;
+      HandleLaunchOver(older, lost);
+    }
+  }
+  HandleLaunchOver(slot, event);
+}
+
+void Dispatcher::Core::HandleLaunchOver(uint32_t slot, const DeviceEvent& event) {
+  LaunchRecord& launch = launches_[slot];
+  JobRecord& job = jobs_.at(launch.job);
+  if (trace_ != nullptr && trace_->enabled()) TraceBlocks(job, launch, event);
+  if (event.kind == DeviceEvent::Kind::kFault) {
+    const Status status = event.status.ok() ? InternalError("fault") : event.status;
+    if (!job.dying) Kill(job, status.WithContext(Where(job, launch.kernel)));
+    if (packed_) packed_->Remove(slot, launch.blocks - launch.done);
+    ForgetLaunch(slot, event.at);
+  } else {
+    const uint32_t blocks = std::min(event.blocks, launch.blocks - launch.done);
+    if (blocks != event.blocks || blocks == 0) ++stats_.events_ignored;
+    if (blocks == 0) return;
+    if (packed_) packed_->Remove(slot, blocks);
+    FinishBlocks(slot, blocks, event.device_time);
+    if (launch.done == launch.blocks) ForgetLaunch(slot, event.at);
+  }
+  Settle(job);
+}
+
+void Dispatcher::Core::FinishBlocks(uint32_t slot, uint32_t blocks, Duration device_time) {
+  LaunchRecord& launch = launches_[slot];
+  JobRecord& job = jobs_.at(launch.job);
+  launch.done += blocks;
+  stats_.blocks += blocks;
+  stats_.busy += device_time;
+  job.view.attained_time += device_time;
+  job.remaining_ns = std::max(0.0, job.remaining_ns - blocks * BlockNs(job, launch.kernel));
+  if (device_time.count() > 0) {
+    job.profile->kernels[launch.kernel].Add(static_cast<double>(device_time.count()) / blocks);
+  }
+  if (launch.unit.valid()) job.last_unit = launch.unit.value();
+  KernelCursor& kernel = job.cursor->kernels[launch.kernel];
+  kernel.done += blocks;
+  if (kernel.done == job.context.program->kernels[launch.kernel].grid) {
+    FinishKernel(job, launch.kernel, job.last_unit);
+  }
+}
+
+void Dispatcher::Core::FinishKernel(JobRecord& job, uint32_t kernel, uint32_t unit) {
+  JobCursor& cursor = *job.cursor;
+  --cursor.kernels_left;
+  for (KernelId next : job.context.program->kernels[kernel].successors) {
+    if (next.value() >= cursor.kernels.size()) continue;
+    KernelCursor& successor = cursor.kernels[next.value()];
+    if (successor.dependencies_left == 0) continue;
+    if (--successor.dependencies_left > 0) continue;
+    successor.last_unit = unit;
+    cursor.ready.push_back(next.value());
+  }
+}
+
+void Dispatcher::Core::ForgetLaunch(uint32_t slot, TimePoint now) {
+  LaunchRecord& launch = launches_[slot];
+  if (units_) units_->Remove(launch.unit, slot, now);
+  JobRecord& job = jobs_.at(launch.job);
+  if (--job.in_flight == job.lost) --running_jobs_;
+  launch.job = kNone;
+  free_launches_.push_back(slot);
+}
+
+void Dispatcher::Core::LoseDevice(const Status& why, bool events_end) {
+  if (device_status_.ok()) {
+    device_status_ = UnavailableError("device " + info_.name + " is gone" +
+                                      (why.message().empty() ? "" : ": " + why.message()));
+  }
+  if (events_end) {
+    for (uint32_t slot = 0; slot < launches_.size(); ++slot) {
+      LaunchRecord& launch = launches_[slot];
+      if (launch.job == kNone || launch.lost) continue;
+      if (packed_) packed_->Remove(slot, launch.blocks - launch.done);
+      ForgetLaunch(slot, now_);
+    }
+  }
+  jobs_.ForEachLive([&](JobRecord& job) {
+    Kill(job, device_status_);
+    Settle(job);
+  });
+}
+
+void Dispatcher::Core::FireTimers() {
+  const double now = static_cast<double>(now_.time_since_epoch().count());
+  while (!timers_.empty() && timers_.top_key() <= now) {
+    JobRecord& job = jobs_.at(timers_.top());
+    Kill(job, DeadlineExceededError("program " + job.context.program->name +
+                                    ": timed out before it was done"));
+    Settle(job);
+  }
+}
+
+void Dispatcher::Core::GiveUpHung() {
+  for (uint32_t slot = 0; slot < launches_.size(); ++slot) {
+    LaunchRecord& launch = launches_[slot];
+    if (launch.job == kNone || launch.lost || launch.at + options_.hang_bound > now_) continue;
+    JobRecord& job = jobs_.at(launch.job);
+    Kill(job, UnavailableError(Where(job, launch.kernel) +
+                               ": the device never reported the end of a launch"));
+    launch.lost = true;
+    ++stats_.launches_lost;
+    // Reconcile: if it was only the report that got lost, the unit is free. If the unit hangs, it
+    // refuses the next launch (see blocked_).
+    if (units_) units_->Remove(launch.unit, slot, now_);
+    if (packed_) packed_->Remove(slot, launch.blocks - launch.done);
+    if (++job.lost == job.in_flight) --running_jobs_;
+    Settle(job);
+  }
+}
+
+// --- Words for messages and traces
+
+std::string Dispatcher::Core::Where(const JobRecord& job, uint32_t kernel) const {
+  const Program& program = *job.context.program;
+  return "program " + program.name + ": kernel " + program.kernels[kernel].name;
+}
+
+void Dispatcher::Core::TraceBlocks(const JobRecord& job, const LaunchRecord& launch,
+                                   const DeviceEvent& event) {
+  TraceEvent span;
+  span.category = "block";
+  span.name = job.context.program->kernels[launch.kernel].name;
+  span.track = launch.unit.valid() ? launch.unit.value() : 0;
+  span.begin = event.device_time.count() > 0 ? event.at - event.device_time : launch.at;
+  span.end = event.at;
+  span.id = job.view.id.value();
+  trace_->Record(std::move(span));
+}
+
+void Dispatcher::Core::TraceJob(const JobRecord& job) {
+  TraceEvent span;
+  span.category = "job";
+  span.name = job.context.program->name;
+  span.track = info_.units;  // below the units
+  span.begin = job.submitted_at;
+  span.end = now_;
+  span.id = job.view.id.value();
+  trace_->Record(std::move(span));
+}
+
+}  // namespace plexus

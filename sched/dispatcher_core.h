@@ -1,0 +1,136 @@
+// The dispatcher's state. dispatcher.cc holds the way in and out (locking, delivery),
+// dispatcher_core.cc what happens to jobs, dispatcher_schedule.cc what runs next, and where.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "sched/dispatcher.h"
+#include "sched/event_queue.h"
+#include "sched/indexed_heap.h"
+#include "sched/job_table.h"
+#include "sched/occupancy.h"
+
+namespace plexus {
+
+// Everything below lock_ is guarded by it, unless it says otherwise.
+//
+// A live job is in exactly one of these places: waiters_ (no memory for its arena), ready_ (could
+// launch, has nothing in flight), wider_ (could launch more than it has in flight), or none (all it
+// could launch is in flight, or it is dying).
+class Dispatcher::Core {
+ public:
+  Core(Device& device, std::unique_ptr<Policy> policy, const Clock& clock, ProfileStore* profiles,
+       TraceRecorder* trace, DispatcherOptions options);
+  ~Core();
+
+  // The way in and out; these take the lock and give it back.
+  Result<JobId> Submit(JobSpec spec);
+  void Cancel(JobId id, Status why);
+  TimePoint Pump(TimePoint now);
+  void OnEvent(const DeviceEvent& event);
+  void SetPolicy(std::unique_ptr<Policy> policy);
+  std::string policy_name();
+  DispatcherStats stats();
+  Duration ExpectedTime(const Program& program, uint32_t rows);
+
+ private:
+  static constexpr uint32_t kNone = ~0u;
+
+  struct LaunchRecord {
+    uint32_t generation = 0;
+    uint32_t job = kNone;  // kNone: free
+    uint32_t kernel = 0;
+    uint32_t blocks = 0;
+    uint32_t done = 0;
+    UnitId unit;
+    TimePoint at{};
+    bool lost = false;
+  };
+
+  // dispatcher.cc
+  void Enter();
+  void Leave();
+  void DeliverEnded();
+  void Drain();
+
+  // dispatcher_core.cc
+  Status CheckSpec(const JobSpec& spec) const;
+  void Handle(const DeviceEvent& event);
+  void HandleLaunchOver(uint32_t slot, const DeviceEvent& event);
+  void FinishBlocks(uint32_t slot, uint32_t blocks, Duration device_time);
+  void FinishKernel(JobRecord& job, uint32_t kernel, uint32_t unit);
+  void ForgetLaunch(uint32_t slot, TimePoint now);
+  // Puts the job where it belongs after something happened to it; ends it if that is due.
+  void Settle(JobRecord& job);
+  // The job launches nothing more and ends with `status` once nothing of it is in flight.
+  void Kill(JobRecord& job, Status status);
+  void End(JobRecord& job, Status status);
+  void Requeue(JobRecord& job);
+  void LoseDevice(const Status& why, bool events_end);
+  void FireTimers();
+  void GiveUpHung();
+  bool Start(JobRecord& job);
+  void WakeWaiter();
+  std::string Where(const JobRecord& job, uint32_t kernel) const;
+  double BlockNs(const JobRecord& job, uint32_t kernel) const {
+    const TimeEstimate& learned = job.profile->kernels[kernel];
+    if (learned.samples() > 0) return learned.mean_ns() > 1 ? learned.mean_ns() : 1;
+    return static_cast<double>(job.context.program->kernels[kernel].estimated_block_time.count());
+  }
+  void TraceBlocks(const JobRecord& job, const LaunchRecord& launch, const DeviceEvent& event);
+  void TraceJob(const JobRecord& job);
+
+  // dispatcher_schedule.cc
+  void Schedule();
+  void ScheduleUnits();
+  void ScheduleQueues();
+  bool QueueOn(UnitId unit);
+  void SchedulePacked();
+  JobRecord* PickReady();
+  JobRecord* PickAny();
+  bool Startable(JobRecord& job);
+  UnitId ChooseUnit(const JobRecord& job);
+  bool WorthWaking(const JobRecord& job, Duration latency);
+  uint32_t ChooseKernel(const JobRecord& job, uint32_t unit) const;
+  uint32_t ChooseBlocks(const JobRecord& job, uint32_t kernel);
+  // False when the unit turned out to be full; the launch is undone.
+  bool LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, uint32_t blocks);
+  uint32_t NewLaunch();
+  uint32_t num_ready() const { return ready_.size() + wider_.size(); }
+  uint32_t in_flight() const {
+    return units_ ? units_->in_flight() : packed_->resident() + packed_->waiting();
+  }
+
+  Device& device_;
+  const DeviceInfo info_;
+  const Clock& clock_;
+  TraceRecorder* const trace_;
+  const DispatcherOptions options_;
+  ProfileStore own_profiles_;     // where none was given; thread-safe
+  ProfileStore* const profiles_;  // thread-safe
+  EventQueue queue_{12};          // thread-safe
+  CoreLock lock_;
+
+  std::unique_ptr<Policy> policy_;
+  TimePoint now_{};  // the latest time seen
+  JobTable jobs_;
+  std::vector<LaunchRecord> launches_;
+  std::vector<uint32_t> free_launches_;
+  IndexedHeap ready_, wider_, waiters_, timers_;
+  std::optional<UnitOccupancy> units_;     // unit-addressed devices
+  std::optional<PackedOccupancy> packed_;  // hardware-placed ones
+  BitSet blocked_;                         // units that refused a launch; until their next event
+  std::vector<uint32_t> unit_job_;         // the job a unit ran last, for counting preemptions
+  uint64_t next_sequence_ = 0;
+  uint32_t ended_first_ = kNone, ended_last_ = kNone;  // jobs to deliver, in the order they ended
+  uint32_t arenas_held_ = 0;
+  uint32_t running_jobs_ = 0;
+  uint32_t ended_ = 0;    // records of ended jobs not yet free
+  Status device_status_;  // why no more jobs are taken
+  DispatcherStats stats_;
+};
+
+}  // namespace plexus

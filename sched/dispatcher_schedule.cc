@@ -1,0 +1,318 @@
+// What runs next, and where: the decisions.
+#include <algorithm>
+#include <utility>
+
+#include "sched/dispatcher_core.h"
+
+namespace plexus {
+namespace {
+
+// Blocks shorter than this together are not worth cutting further to balance the units.
+constexpr double kBalanceNs = 25'000;
+
+uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+void Dispatcher::Core::Schedule() {
+  if (!timers_.empty()) FireTimers();
+  if (num_ready() == 0) return;
+  if (units_) {
+    ScheduleUnits();
+    if (num_ready() > 0) ScheduleQueues();
+  } else {
+    SchedulePacked();
+  }
+}
+
+// --- Which job
+
+bool Dispatcher::Core::Startable(JobRecord& job) {
+  return job.state == JobState::kStarted || Start(job);
+}
+
+// For a free unit: jobs that have nothing in flight come first, then the others widen. So width
+// follows load: a job alone takes every unit, where as many wait as there are units each runs on
+// one.
+JobRecord* Dispatcher::Core::PickReady() {
+  while (num_ready() > 0) {
+    JobRecord& job = jobs_.at(ready_.empty() ? wider_.top() : ready_.top());
+    if (Startable(job)) return &job;
+  }
+  return nullptr;
+}
+
+// For a place behind a running launch: whoever the policy puts first.
+JobRecord* Dispatcher::Core::PickAny() {
+  while (num_ready() > 0) {
+    const bool wider = ready_.empty() || (!wider_.empty() && wider_.TopBefore(ready_));
+    JobRecord& job = jobs_.at(wider ? wider_.top() : ready_.top());
+    if (Startable(job)) return &job;
+  }
+  return nullptr;
+}
+
+// --- Where
+
+// An idle unit for the job's next launch; invalid when waking one would take longer than waiting
+// for one that is awake. Near the data first, then near the caller.
+UnitId Dispatcher::Core::ChooseUnit(const JobRecord& job) {
+  const BitSet& idle = units_->idle();
+  const auto usable = [&](uint32_t u) {
+    return idle.Test(u) && !blocked_.Test(u) && device_.WakeLatency(UnitId(u)) == Duration{0};
+  };
+  if (job.last_unit != kNone && usable(job.last_unit)) return UnitId(job.last_unit);
+  const UnitId local = device_.LocalUnit();
+  if (local.valid() && local.value() < info_.units && usable(local.value())) return local;
+  UnitId asleep, awake;
+  Duration latency{0};
+  idle.FindIf([&](uint32_t u) {
+    if (blocked_.Test(u)) return false;
+    const Duration wake = device_.WakeLatency(UnitId(u));
+    if (wake == Duration{0}) {
+      awake = UnitId(u);
+      return true;
+    }
+    if (!asleep.valid() || wake < latency) {
+      asleep = UnitId(u);
+      latency = wake;
+    }
+    return false;
+  });
+  if (awake.valid()) return awake;
+  return asleep.valid() && WorthWaking(job, latency) ? asleep : UnitId();
+}
+
+// A sleeping unit is worth waking when what is ready would otherwise wait longer than the waking
+// takes: the time until an awake unit is free plus the work that stands in line.
+bool Dispatcher::Core::WorthWaking(const JobRecord& job, Duration latency) {
+  double wait_ns = -1;
+  for (uint32_t u = 0; u < info_.units; ++u) {
+    if (units_->idle().Test(u) || blocked_.Test(u)) continue;
+    if (device_.WakeLatency(UnitId(u)) > Duration{0}) continue;
+    const double busy_ns =
+        std::max(0.0, static_cast<double>((units_->busy_until(UnitId(u)) - now_).count()));
+    wait_ns = wait_ns < 0 ? busy_ns : std::min(wait_ns, busy_ns);
+  }
+  if (wait_ns < 0) return true;  // nobody is awake
+  const double limit_ns = static_cast<double>(latency.count());
+  for (uint32_t k : job.cursor->ready) {
+    if (job.profile->kernels[k].samples() == 0) return true;  // only guessed so far
+    wait_ns += job.cursor->kernels[k].unissued() * BlockNs(job, k);
+  }
+  // A few of the others are enough to know.
+  constexpr uint32_t kLook = 8;
+  for (uint32_t i = 0; i < std::min(kLook, ready_.size()) && wait_ns < limit_ns; ++i) {
+    const JobRecord& other = jobs_.at(ready_.at(i));
+    if (&other != &job) wait_ns += other.remaining_ns;
+  }
+  return wait_ns >= limit_ns;
+}
+
+// --- Which kernel, how many blocks
+
+// The one whose producer ran on this unit, else the one that became ready last: its input is
+// freshest.
+uint32_t Dispatcher::Core::ChooseKernel(const JobRecord& job, uint32_t unit) const {
+  const std::vector<uint32_t>& ready = job.cursor->ready;
+  constexpr size_t kLook = 8;
+  const size_t last = ready.size() > kLook ? ready.size() - kLook : 0;
+  for (size_t i = ready.size(); i-- > last;) {
+    if (job.cursor->kernels[ready[i]].last_unit == unit) return ready[i];
+  }
+  return ready.back();
+}
+
+// A slice: the job's share of what is left where few jobs are about, cut once more so that the
+// units finish together, and never longer than the quantum.
+uint32_t Dispatcher::Core::ChooseBlocks(const JobRecord& job, uint32_t kernel) {
+  const uint32_t left = job.cursor->kernels[kernel].unissued();
+  if (left == 1) return 1;
+  const double block_ns = BlockNs(job, kernel);
+  const double in_quantum = static_cast<double>(options_.quantum.count()) / block_ns;
+  const uint32_t quantum_blocks = in_quantum < left ? static_cast<uint32_t>(in_quantum) : left;
+  uint32_t share = left;
+  const uint32_t active = std::max(1u, jobs_.live() - ended_ - waiters_.size());
+  if (active < info_.units) {
+    uint32_t awake = 0;
+    Duration latency{0};
+    for (uint32_t u = 0; u < info_.units; ++u) {
+      const Duration wake = device_.WakeLatency(UnitId(u));
+      awake += wake == Duration{0} ? 1 : 0;
+      latency = std::max(latency, wake);
+    }
+    // Sleeping units count when there is enough to wake them for.
+    const bool worth = left * block_ns >= static_cast<double>(latency.count());
+    const uint32_t units = worth ? info_.units : std::max(awake, 1u);
+    const uint32_t width = std::max(1u, units / active);
+    share = CeilDiv(left, width);
+    if (width > 1 && share * block_ns > kBalanceNs) share = CeilDiv(share, 2);
+  }
+  return std::max(1u, std::min(share, quantum_blocks));
+}
+
+// --- The loops
+
+void Dispatcher::Core::ScheduleUnits() {
+  while (units_->num_idle() > 0) {
+    JobRecord* job = PickReady();
+    if (job == nullptr) return;
+    const UnitId unit = ChooseUnit(*job);
+    if (!unit.valid()) return;
+    const uint32_t kernel = ChooseKernel(*job, unit.value());
+    LaunchOn(*job, kernel, unit, ChooseBlocks(*job, kernel));
+  }
+}
+
+// Gives a busy unit one launch beyond what it holds, so that no hand-off stands between two blocks;
+// only where plenty is left, since what is queued can neither be overtaken nor move to another
+// unit, and never more than the in-flight bound in time. Whether it did.
+bool Dispatcher::Core::QueueOn(UnitId unit) {
+  const double bound_ns = static_cast<double>(options_.in_flight_bound.count());
+  JobRecord* job = PickAny();
+  if (job == nullptr) return false;
+  const uint32_t kernel = ChooseKernel(*job, unit.value());
+  const double block_ns = BlockNs(*job, kernel);
+  if (block_ns > bound_ns) return false;
+  const uint32_t left = job->cursor->kernels[kernel].unissued();
+  const uint32_t bound_blocks = std::max(1u, static_cast<uint32_t>(bound_ns / block_ns));
+  const uint32_t blocks = std::min(ChooseBlocks(*job, kernel), bound_blocks);
+  if (num_ready() - 1 + (left - blocks) < info_.units) return false;
+  return LaunchOn(*job, kernel, unit, blocks);
+}
+
+void Dispatcher::Core::ScheduleQueues() {
+  bool launched = true;
+  for (uint32_t depth = 0; launched && depth < info_.queue_depth; ++depth) {
+    launched = false;
+    units_->queueable().FindIf([&](uint32_t u) {
+      if (!blocked_.Test(u) && QueueOn(UnitId(u))) launched = true;
+      return num_ready() == 0;
+    });
+  }
+}
+
+// The hardware places the blocks. A grid that fits goes out whole; while others wait it goes out in
+// slices of at most the quantum, and one launch may wait in the hardware, bounded in time, to hide
+// the launch latency.
+void Dispatcher::Core::SchedulePacked() {
+  while (!free_launches_.empty() && !blocked_.Test(0)) {
+    JobRecord* job = PickReady();
+    if (job == nullptr) return;
+    const uint32_t kernel = ChooseKernel(*job, kNone);
+    const Kernel& k = job->context.program->kernels[kernel];
+    const uint32_t capacity = packed_->Capacity(k.resources);
+    if (capacity == 0) {
+      Kill(*job, InvalidArgumentError(Where(*job, kernel) +
+                                      ": a block needs more than a unit of this device has"));
+      Settle(*job);
+      continue;
+    }
+    const double block_ns = BlockNs(*job, kernel);
+    const auto blocks_in = [&](Duration time) {
+      const double waves = std::max(1.0, static_cast<double>(time.count()) / block_ns);
+      return static_cast<uint32_t>(std::min(waves * capacity, 4e9));
+    };
+    const bool alone = num_ready() == 1;
+    const uint32_t left = job->cursor->kernels[kernel].unissued();
+    const uint32_t slice = alone ? left : std::min(left, blocks_in(options_.quantum));
+    const uint32_t room = packed_->Room(k.resources, slice);
+    uint32_t blocks = slice;
+    if (room == 0) {
+      if (packed_->waiting() > 0) return;
+      blocks = std::min(slice, blocks_in(options_.in_flight_bound));
+    } else if (!alone) {
+      blocks = std::min(slice, room);
+    }
+    LaunchOn(*job, kernel, UnitId(), blocks);
+  }
+}
+
+uint32_t Dispatcher::Core::NewLaunch() {
+  if (free_launches_.empty()) {
+    // Only after launches got lost: their records stay until they report.
+    launches_.emplace_back();
+    free_launches_.reserve(launches_.size());
+    return static_cast<uint32_t>(launches_.size() - 1);
+  }
+  const uint32_t slot = free_launches_.back();
+  free_launches_.pop_back();
+  return slot;
+}
+
+bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, uint32_t blocks) {
+  JobCursor& cursor = *job.cursor;
+  KernelCursor& k = cursor.kernels[kernel];
+  const bool from_front = !unit.valid() || 2 * unit.value() < info_.units;
+  const uint32_t first = from_front ? k.front : k.back - blocks;
+
+  const uint32_t slot = NewLaunch();
+  LaunchRecord& record = launches_[slot];
+  ++record.generation;
+  Launch launch;
+  launch.id = LaunchId((uint64_t{record.generation} << 32) | slot);
+  launch.job = &job.context;
+  launch.kernel = KernelId(kernel);
+  launch.first_block = first;
+  launch.num_blocks = blocks;
+  launch.unit = unit;
+  if (const Status status = device_.Submit(launch); !status.ok()) {
+    free_launches_.push_back(slot);
+    if (status.code() == StatusCode::kResourceExhausted && in_flight() > 0) {
+      blocked_.Set(unit.valid() ? unit.value() : 0, true);
+      return false;
+    }
+    if (status.code() == StatusCode::kUnavailable) {
+      LoseDevice(status, /*events_end=*/false);
+    } else {
+      Kill(job, status.WithContext(Where(job, kernel)));
+      Settle(job);
+    }
+    return false;
+  }
+  record.job = job.slot;
+  record.kernel = kernel;
+  record.blocks = blocks;
+  record.done = 0;
+  record.unit = unit;
+  record.at = now_;
+  record.lost = false;
+  (from_front ? k.front : k.back) = from_front ? first + blocks : first;
+  if (units_) {
+    const double expected_ns = std::min(blocks * BlockNs(job, kernel), 1e15);
+    units_->Add(unit, slot, Duration(static_cast<int64_t>(expected_ns)), now_);
+    uint32_t& last = unit_job_[unit.value()];
+    if (last != job.slot) {
+      if (last != kNone && (ready_.Contains(last) || wider_.Contains(last)) &&
+          jobs_.at(last).state == JobState::kStarted) {
+        ++stats_.preemptions;
+      }
+      last = job.slot;
+    }
+  } else {
+    packed_->Add(slot, job.context.program->kernels[kernel].resources, blocks);
+  }
+  if (job.in_flight++ == 0) ++running_jobs_;
+  ++job.view.rounds;
+  ++stats_.decisions;
+  ++stats_.launches;
+  if (k.unissued() == 0) std::erase(cursor.ready, kernel);
+  if (cursor.ready.empty()) {
+    ready_.Remove(job.slot);
+    wider_.Remove(job.slot);
+  } else {
+    Requeue(job);
+  }
+  if (trace_ != nullptr && trace_->enabled()) {
+    TraceEvent instant;
+    instant.category = "decision";
+    instant.name = job.context.program->kernels[kernel].name;
+    instant.track = unit.valid() ? unit.value() : 0;
+    instant.begin = instant.end = now_;
+    instant.id = job.view.id.value();
+    trace_->Record(std::move(instant));
+  }
+  return true;
+}
+
+}  // namespace plexus

@@ -1,0 +1,402 @@
+#include "sched/dispatcher.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "sched/test_bed.h"
+
+namespace plexus {
+namespace {
+
+TestBed::Options Cpu(uint32_t units, std::string policy = "fifo") {
+  TestBed::Options o;
+  o.device.units = units;
+  o.policy = std::move(policy);
+  return o;
+}
+
+TEST(DispatcherTest, AJobRunsItsKernelsInOrderAndEndsOnce) {
+  TestBed bed(Cpu(1));
+  const JobId job = bed.Submit(Chain("a", 5, 1, 10 * kUs));
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(job), StatusCode::kOk);
+  EXPECT_EQ(bed.EndOf(job), TimePoint(std::chrono::seconds(1)) + 50 * kUs);
+  bed.CheckHistory();
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, AProgramWithoutKernelsEndsAtOnce) {
+  TestBed bed(Cpu(1));
+  EXPECT_EQ(bed.CodeOf(bed.Submit(MakeProgram("empty", {}))), StatusCode::kOk);
+}
+
+TEST(DispatcherTest, BuffersComeBackToTheListener) {
+  struct Keeper : JobListener {
+    void OnJobDone(JobId, Status, JobBuffers b) override { buffers = std::move(b); }
+    JobBuffers buffers;
+  } keeper;
+  TestBed bed(Cpu(1));
+  auto program = std::make_shared<Program>(*Chain("a", 1, 1, kUs));
+  program->inputs.resize(2);
+  JobSpec spec = bed.Spec(program);
+  spec.listener = &keeper;
+  spec.buffers.inputs.resize(2);
+  ASSERT_TRUE(bed.dispatcher.Submit(std::move(spec)).ok());
+  bed.Run();
+  EXPECT_EQ(keeper.buffers.inputs.size(), 2u);
+}
+
+TEST(DispatcherTest, SpecsThatCannotRunAreRefusedWithTheProgramsName) {
+  TestBed bed(Cpu(1));
+  auto program = std::make_shared<Program>(*Chain("mine", 1, 1, kUs));
+  const auto refused = [&](const JobSpec& spec) {
+    const Result<JobId> id = bed.dispatcher.Submit(spec);
+    EXPECT_FALSE(id.ok());
+    return id.status();
+  };
+  EXPECT_EQ(refused(JobSpec{}).code(), StatusCode::kInvalidArgument);
+  JobSpec no_listener = bed.Spec(program);
+  no_listener.listener = nullptr;
+  EXPECT_EQ(refused(no_listener).code(), StatusCode::kInvalidArgument);
+  JobSpec inputs = bed.Spec(program);
+  inputs.buffers.inputs.resize(1);
+  EXPECT_NE(refused(inputs).message().find("mine"), std::string::npos);
+  auto other = std::make_shared<Program>(*program);
+  other->device_kind = "cuda";
+  EXPECT_EQ(refused(bed.Spec(other)).code(), StatusCode::kInvalidArgument);
+  auto no_blocks = std::make_shared<Program>(*program);
+  no_blocks->kernels[0].grid = 0;
+  EXPECT_EQ(refused(bed.Spec(no_blocks)).code(), StatusCode::kInvalidArgument);
+  auto no_estimate = std::make_shared<Program>(*program);
+  no_estimate->kernels[0].estimated_block_time = Duration{0};
+  EXPECT_EQ(refused(bed.Spec(no_estimate)).code(), StatusCode::kInvalidArgument);
+  auto large = std::make_shared<Program>(*program);
+  large->arena_bytes = size_t{2} << 30;
+  EXPECT_EQ(refused(bed.Spec(large)).code(), StatusCode::kResourceExhausted);
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, MoreThanMaxJobsIsResourceExhausted) {
+  TestBed::Options options = Cpu(1);
+  options.dispatcher.max_jobs = 3;
+  TestBed bed(options);
+  const ProgramPtr program = Chain("a", 1, 1, kUs);
+  for (int i = 0; i < 3; ++i) bed.Submit(program);
+  EXPECT_EQ(bed.dispatcher.Submit(bed.Spec(program)).status().code(),
+            StatusCode::kResourceExhausted);
+  bed.Run();
+  bed.Submit(program);
+  bed.Run();
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, AKernelGraphThatCannotFinishIsInternalNotAHang) {
+  TestBed bed(Cpu(1));
+  auto cycle = std::make_shared<Program>(*Chain("cycle", 3, 1, kUs));
+  cycle->kernels[1].dependencies = 2;
+  const JobId stuck = bed.Submit(cycle);
+  cycle = std::make_shared<Program>(*cycle);
+  cycle->kernels[0].dependencies = 1;
+  const JobId never = bed.Submit(cycle);
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(stuck), StatusCode::kInternal);
+  EXPECT_EQ(bed.CodeOf(never), StatusCode::kInternal);
+  bed.CheckAtRest();
+}
+
+// --- Width follows load
+
+TEST(DispatcherTest, AJobAloneSpreadsOverAllUnits) {
+  TestBed bed(Cpu(4));
+  const JobId job = bed.Submit(Chain("wide", 3, 16, 100 * kUs));
+  bed.Run();
+  EXPECT_EQ(bed.EndOf(job) - TimePoint(std::chrono::seconds(1)), 3 * 4 * 100 * kUs);
+}
+
+TEST(DispatcherTest, WhereAsManyWaitAsThereAreUnitsEachRunsOnOne) {
+  TestBed bed(Cpu(4));
+  const ProgramPtr program = Chain("wide", 4, 16, 100 * kUs);
+  for (int i = 0; i < 4; ++i) bed.Submit(program);
+  std::map<JobId, std::set<uint32_t>> units;
+  while (bed.device.Step() && bed.ended.empty()) {
+    for (const SimDevice::Ran& ran : bed.device.ran()) {
+      units[bed.id_of.at(ran.launch.id)].insert(ran.unit.value());
+    }
+  }
+  // The very first decision saw one job only.
+  units.erase(bed.order[0]);
+  for (const auto& [job, where] : units) EXPECT_EQ(where.size(), 1u) << job.value();
+  bed.Run();
+  bed.CheckHistory();
+}
+
+TEST(DispatcherTest, SeveralKernelsOfOneJobRunAtOnce) {
+  TestBed bed(Cpu(2));
+  const JobId job = bed.Submit(MakeProgram("branches", {{1, 10 * kUs, {}, {}},
+                                                        {1, 50 * kUs, {0}, {}},
+                                                        {1, 50 * kUs, {0}, {}},
+                                                        {1, 10 * kUs, {1, 2}, {}}}));
+  bed.Run();
+  EXPECT_EQ(bed.EndOf(job) - TimePoint(std::chrono::seconds(1)), 70 * kUs);
+  bed.CheckHistory();
+}
+
+TEST(DispatcherTest, NeighbouringKernelsGiveTheSameRowsToTheSameUnit) {
+  TestBed bed(Cpu(2));
+  bed.Submit(Chain("rows", 6, 8, 50 * kUs));
+  bed.Run();
+  for (const SimDevice::Ran& ran : bed.device.ran()) {
+    EXPECT_EQ(ran.unit.value(), ran.launch.first_block < 4 ? 0u : 1u);
+  }
+}
+
+TEST(DispatcherTest, ANarrowChainStaysOnItsUnit) {
+  TestBed bed(Cpu(4));
+  bed.Submit(Chain("chain", 20, 1, 50 * kUs));
+  bed.Run();
+  for (const SimDevice::Ran& ran : bed.device.ran()) {
+    EXPECT_EQ(ran.unit, bed.device.ran()[0].unit);
+  }
+}
+
+// --- Sleeping units
+
+TEST(DispatcherTest, ASleepingUnitIsNotWokenForLessWorkThanTheWakingTakes) {
+  TestBed::Options options = Cpu(2);
+  TestBed warm(options);
+  options.device.wake_latency = 40 * kUs;
+  TestBed bed(options);
+  // Learned times: a guess alone wakes.
+  const ProgramPtr program = Chain("tiny", 3, 2, 2 * kUs);
+  for (TimeEstimate& e : bed.profiles.Get(program->signature, 1, 3)->kernels) e.Add(2000);
+  bed.Submit(program);
+  bed.Run();
+  for (const SimDevice::Ran& ran : bed.device.ran()) {
+    EXPECT_EQ(ran.unit, bed.device.ran()[0].unit);
+  }
+  bed.CheckHistory();
+}
+
+TEST(DispatcherTest, ASleepingUnitIsWokenWhenThereIsEnoughToShare) {
+  TestBed::Options options = Cpu(2);
+  options.device.wake_latency = 40 * kUs;
+  TestBed bed(options);
+  const ProgramPtr program = Chain("large", 1, 2, 100 * kUs);
+  bed.profiles.Get(program->signature, 1, 1)->kernels[0].Add(100'000);
+  bed.Submit(program);
+  EXPECT_EQ(bed.device.in_flight(), 2u);
+  bed.Run();
+  bed.CheckHistory();
+}
+
+// --- Order and slices
+
+TEST(DispatcherTest, ShortJobsOvertakeALongOneAtItsNextSlice) {
+  TestBed bed(Cpu(1, "srpt"));
+  const JobId longer = bed.Submit(Chain("long", 1, 1000, 100 * kUs));
+  const JobId shorter = bed.Submit(Chain("short", 1, 1, 10 * kUs));
+  bed.Run();
+  EXPECT_EQ(bed.order, (std::vector{shorter, longer}));
+  // The long job's slice is at most the quantum of 200 us.
+  EXPECT_LE(bed.EndOf(shorter) - TimePoint(std::chrono::seconds(1)), 210 * kUs);
+  EXPECT_GE(bed.dispatcher.stats().preemptions, 1u);
+  bed.CheckHistory();
+}
+
+TEST(DispatcherTest, FifoRunsInOrderOfArrivalNotOfSubmission) {
+  TestBed bed(Cpu(1));
+  const ProgramPtr program = Chain("a", 2, 1, 300 * kUs);
+  const JobId running = bed.Submit(program);
+  JobSpec late = bed.Spec(program), early = bed.Spec(program);
+  late.attributes.arrival = TimePoint(std::chrono::seconds(1)) + 2 * kUs;
+  early.attributes.arrival = TimePoint(std::chrono::seconds(1)) + 1 * kUs;
+  const JobId second = bed.Submit(late);
+  const JobId first = bed.Submit(early);
+  bed.Run();
+  EXPECT_EQ(bed.order, (std::vector{running, first, second}));
+}
+
+TEST(DispatcherTest, TheRemainingPathCountsAsRemainingTime) {
+  TestBed bed(Cpu(1, "srpt"));
+  bed.Submit(Chain("running", 1, 1, 300 * kUs));
+  JobSpec head = bed.Spec(Chain("head", 1, 1, 10 * kUs));
+  head.attributes.remaining_path = 500 * kUs;
+  const JobId long_path = bed.Submit(head);
+  const JobId plain = bed.Submit(Chain("plain", 1, 1, 100 * kUs));
+  bed.Run();
+  EXPECT_EQ(bed.order[1], plain);
+  EXPECT_EQ(bed.order[2], long_path);
+}
+
+TEST(DispatcherTest, ThePolicyCanBeSwitchedWhileJobsWait) {
+  TestBed bed(Cpu(1, "fifo"));
+  bed.Submit(Chain("running", 1, 1, 300 * kUs));
+  const JobId longer = bed.Submit(Chain("long", 1, 1, 250 * kUs));
+  const JobId shorter = bed.Submit(Chain("short", 1, 1, 120 * kUs));
+  EXPECT_EQ(bed.dispatcher.policy_name(), "fifo");
+  bed.dispatcher.SetPolicy(MakePolicy("srpt").value());
+  EXPECT_EQ(bed.dispatcher.policy_name(), "srpt");
+  bed.Run();
+  EXPECT_EQ(bed.order[1], shorter);
+  EXPECT_EQ(bed.order[2], longer);
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, QueuedWorkBeyondTheRunningLaunchIsBoundedInTime) {
+  TestBed bed(Cpu(1));
+  for (int i = 0; i < 20; ++i) bed.Submit(Chain("long", 1, 10, 150 * kUs));
+  EXPECT_EQ(bed.device.in_flight(), 1u);  // a block of 150 us is beyond the bound of 100 us
+  TestBed other(Cpu(1));
+  for (int i = 0; i < 20; ++i) other.Submit(Chain("short", 1, 10, 20 * kUs));
+  EXPECT_EQ(other.device.in_flight(), 2u);
+  bed.Run();
+  other.Run();
+  for (const SimDevice::Ran& ran : other.device.ran()) EXPECT_LE(ran.end - ran.begin, 200 * kUs);
+}
+
+// --- Learned times
+
+TEST(DispatcherTest, BlockTimesAreLearnedPerProgramAndRows) {
+  TestBed bed(Cpu(1));
+  bed.device.block_time = [](const Launch&, uint32_t) { return 70 * kUs; };
+  const ProgramPtr program = Chain("a", 2, 4, 10 * kUs);
+  EXPECT_EQ(bed.dispatcher.ExpectedTime(*program, 1), 80 * kUs);
+  bed.Submit(program);
+  bed.Run();
+  EXPECT_EQ(bed.dispatcher.ExpectedTime(*program, 1), 560 * kUs);
+  EXPECT_EQ(bed.dispatcher.ExpectedTime(*program, 2), 80 * kUs);
+  EXPECT_EQ(bed.dispatcher.stats().busy, 560 * kUs);
+}
+
+TEST(DispatcherTest, SrptUsesLearnedTimesRatherThanEstimates) {
+  TestBed bed(Cpu(1, "srpt"));
+  const ProgramPtr seems_short = Chain("seems short", 1, 1, 10 * kUs);
+  const ProgramPtr seems_long = Chain("seems long", 1, 1, 90 * kUs);
+  bed.device.block_time = [&](const Launch& l, uint32_t) {
+    return l.job->program == seems_short ? 900 * kUs : 20 * kUs;
+  };
+  bed.Submit(seems_short);
+  bed.Submit(seems_long);
+  bed.Run();
+  bed.Submit(Chain("blocker", 1, 1, 300 * kUs));
+  const JobId a = bed.Submit(seems_short);
+  const JobId b = bed.Submit(seems_long);
+  bed.Run();
+  EXPECT_LT(bed.EndOf(b), bed.EndOf(a));
+}
+
+// --- Arenas
+
+TEST(DispatcherTest, JobsWaitForArenasWithinTheBudgetAndAllFinish) {
+  TestBed::Options options = Cpu(2);
+  options.device.arena_budget_bytes = 1000;
+  TestBed bed(options);
+  for (size_t bytes : {600u, 600u, 1000u, 300u, 0u, 700u}) {
+    bed.Submit(Chain("a" + std::to_string(bytes), 3, 4, 60 * kUs, bytes));
+  }
+  EXPECT_GT(bed.dispatcher.stats().jobs_waiting_for_arena, 0u);
+  bed.Run();
+  EXPECT_EQ(bed.ended.size(), 6u);
+  for (const auto& [job, status] : bed.ended) EXPECT_TRUE(status.ok()) << status.ToString();
+  EXPECT_LE(bed.device.peak_arena_bytes(), 1000u);
+  bed.CheckHistory();
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, ALargeArenaIsNotStarvedByALaterSmallOne) {
+  TestBed::Options options = Cpu(2);
+  options.device.arena_budget_bytes = 1000;
+  TestBed bed(options);
+  bed.Submit(Chain("holder", 1, 1, 500 * kUs, 600));
+  const JobId large = bed.Submit(Chain("large", 1, 1, 500 * kUs, 900));
+  const JobId small = bed.Submit(Chain("small", 1, 1, 500 * kUs, 200));
+  bed.Run();
+  EXPECT_EQ(bed.order[1], large);
+  EXPECT_EQ(bed.order[2], small);
+}
+
+// --- Hardware-placed devices
+
+TEST(DispatcherTest, AHardwarePlacedDeviceGetsWholeGridsWhenAJobIsAlone) {
+  TestBed::Options options = Cpu(4);
+  options.device.unit_addressed = false;
+  options.device.unit_limits.blocks = 2;
+  TestBed bed(options);
+  const JobId job = bed.Submit(Chain("grid", 2, 32, 100 * kUs));
+  EXPECT_EQ(bed.dispatcher.stats().launches, 1u);
+  bed.Run();
+  EXPECT_EQ(bed.dispatcher.stats().launches, 2u);
+  EXPECT_EQ(bed.EndOf(job) - TimePoint(std::chrono::seconds(1)), 2 * 4 * 100 * kUs);
+  bed.CheckHistory();
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, AHardwarePlacedDeviceGetsSlicesWhileOthersWait) {
+  TestBed::Options options = Cpu(4, "srpt");
+  options.device.unit_addressed = false;
+  options.device.unit_limits.blocks = 2;
+  TestBed bed(options);
+  bed.Submit(Chain("first", 1, 8, 100 * kUs));
+  const JobId longer = bed.Submit(Chain("long", 1, 800, 100 * kUs));
+  bed.Submit(Chain("long", 1, 800, 100 * kUs));
+  bed.device.Step();
+  const JobId shorter = bed.Submit(Chain("short", 1, 8, 100 * kUs));
+  bed.Run();
+  EXPECT_LT(bed.EndOf(shorter), bed.EndOf(longer));
+  EXPECT_LE(bed.EndOf(shorter) - TimePoint(std::chrono::seconds(1)), 1000 * kUs);
+  bed.CheckHistory();
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, ABlockThatNeverFitsEndsItsJobOnly) {
+  TestBed::Options options = Cpu(2);
+  options.device.unit_addressed = false;
+  TestBed bed(options);
+  BlockResources huge;
+  huge.threads = 4096;
+  const JobId bad = bed.Submit(MakeProgram("huge", {{1, kUs, {}, huge}}));
+  const JobId good = bed.Submit(Chain("good", 1, 1, kUs));
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(bad), StatusCode::kInvalidArgument);
+  EXPECT_EQ(bed.CodeOf(good), StatusCode::kOk);
+  bed.CheckAtRest();
+}
+
+// --- Listeners and traces
+
+TEST(DispatcherTest, AListenerMaySubmitTheNextJob) {
+  struct Relay : JobListener {
+    void OnJobDone(JobId, Status status, JobBuffers) override {
+      EXPECT_TRUE(status.ok());
+      if (++done < 50) bed->Submit(spec);
+    }
+    TestBed* bed = nullptr;
+    JobSpec spec;
+    int done = 0;
+  } relay;
+  TestBed bed(Cpu(1));
+  relay.bed = &bed;
+  relay.spec = bed.Spec(Chain("a", 1, 1, kUs));
+  relay.spec.listener = &relay;
+  bed.Submit(relay.spec);
+  bed.Run();
+  EXPECT_EQ(relay.done, 50);
+}
+
+TEST(DispatcherTest, TracesNameBlocksJobsAndDecisionsOnlyWhenEnabled) {
+  TestBed bed(Cpu(1));
+  bed.Submit(Chain("quiet", 1, 1, kUs));
+  bed.Run();
+  EXPECT_EQ(bed.trace.ToJson().find("\"k0\""), std::string::npos);
+  bed.trace.Enable(true);
+  bed.Submit(Chain("loud", 1, 1, kUs));
+  bed.Run();
+  const std::string json = bed.trace.ToJson();
+  for (const char* word : {"\"k0\"", "\"loud\"", "\"decision\"", "\"block\"", "\"job\""}) {
+    EXPECT_NE(json.find(word), std::string::npos) << word;
+  }
+}
+
+}  // namespace
+}  // namespace plexus

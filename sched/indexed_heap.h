@@ -1,0 +1,104 @@
+// IndexedHeap: a priority queue of small integers whose keys can change and that can be removed.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+namespace plexus {
+
+// A 4-ary min-heap of item numbers, ordered by (key, sequence). Memory grows only in Reserve; every
+// other operation is O(log n) and allocates nothing. Thread-compatible.
+class IndexedHeap {
+ public:
+  // Room for items 0 .. items-1.
+  void Reserve(uint32_t items) {
+    if (items <= position_.size()) return;
+    position_.resize(items, kAbsent);
+    heap_.reserve(items);
+  }
+
+  bool empty() const { return heap_.empty(); }
+  uint32_t size() const { return static_cast<uint32_t>(heap_.size()); }
+  bool Contains(uint32_t item) const { return position_[item] != kAbsent; }
+  uint32_t top() const { return heap_[0].item; }
+  double top_key() const { return heap_[0].key; }
+  // Whether this heap's top goes before the other's. Both non-empty.
+  bool TopBefore(const IndexedHeap& other) const { return Before(heap_[0], other.heap_[0]); }
+  // Whether (key, sequence) goes before the top. Non-empty.
+  bool GoesBeforeTop(double key, uint64_t sequence) const {
+    return Before(Entry{key, sequence, 0}, heap_[0]);
+  }
+  // The i-th entry in no useful order, to visit them all.
+  uint32_t at(uint32_t i) const { return heap_[i].item; }
+
+  // Inserts, or moves the item to its new place. Keys are never NaN.
+  void Set(uint32_t item, double key, uint64_t sequence) {
+    uint32_t at = position_[item];
+    if (at == kAbsent) {
+      at = size();
+      heap_.push_back({});
+    } else if (Before(heap_[at], Entry{key, sequence, item})) {
+      SiftDown(at, Entry{key, sequence, item});
+      return;
+    }
+    SiftUp(at, Entry{key, sequence, item});
+  }
+
+  // No effect when absent.
+  void Remove(uint32_t item) {
+    const uint32_t at = position_[item];
+    if (at == kAbsent) return;
+    position_[item] = kAbsent;
+    const Entry last = heap_.back();
+    heap_.pop_back();
+    if (at == heap_.size()) return;
+    if (at > 0 && Before(last, heap_[(at - 1) / 4])) {
+      SiftUp(at, last);
+    } else {
+      SiftDown(at, last);
+    }
+  }
+
+ private:
+  static constexpr uint32_t kAbsent = std::numeric_limits<uint32_t>::max();
+  struct Entry {
+    double key;
+    uint64_t sequence;
+    uint32_t item;
+  };
+  static bool Before(const Entry& a, const Entry& b) {
+    return a.key < b.key || (a.key == b.key && a.sequence < b.sequence);
+  }
+  void Put(uint32_t at, const Entry& entry) {
+    heap_[at] = entry;
+    position_[entry.item] = at;
+  }
+  void SiftUp(uint32_t at, const Entry& entry) {
+    while (at > 0 && Before(entry, heap_[(at - 1) / 4])) {
+      Put(at, heap_[(at - 1) / 4]);
+      at = (at - 1) / 4;
+    }
+    Put(at, entry);
+  }
+  void SiftDown(uint32_t at, const Entry& entry) {
+    for (;;) {
+      uint32_t child = 4 * at + 1;
+      if (child >= heap_.size()) break;
+      const uint32_t end = child + 4 < heap_.size() ? child + 4 : size();
+      for (uint32_t c = child + 1; c < end; ++c) {
+        if (Before(heap_[c], heap_[child])) child = c;
+      }
+      if (!Before(heap_[child], entry)) break;
+      Put(at, heap_[child]);
+      at = child;
+    }
+    Put(at, entry);
+  }
+
+  std::vector<Entry> heap_;
+  std::vector<uint32_t> position_;  // by item
+};
+
+}  // namespace plexus

@@ -1,0 +1,69 @@
+#include "sched/job_table.h"
+
+#include <utility>
+
+namespace plexus {
+namespace {
+constexpr uint32_t kNone = ~0u;
+}
+
+JobRecord& JobTable::Allocate() {
+  if (free_ == kNone) {
+    const uint32_t first = capacity();
+    chunks_.push_back(std::make_unique<JobRecord[]>(kChunk));
+    for (uint32_t i = kChunk; i-- > 0;) {
+      JobRecord& job = chunks_.back()[i];
+      job.slot = first + i;
+      job.next = free_;
+      free_ = job.slot;
+    }
+  }
+  JobRecord& job = at(free_);
+  free_ = job.next;
+  job.next = kNone;
+  ++live_;
+  ++job.generation;
+  job.view = JobView{};
+  job.view.id = JobId((uint64_t{job.generation} << 32) | job.slot);
+  return job;
+}
+
+void JobTable::Free(JobRecord& job) {
+  job.state = JobState::kFree;
+  job.listener = nullptr;
+  job.profile = nullptr;
+  job.end_status = Status();
+  job.context.program.reset();
+  job.context.arena.reset();
+  job.in_flight = 0;
+  job.lost = 0;
+  job.last_unit = kNone;
+  job.dying = false;
+  job.holds_arena = false;
+  job.delivered = false;
+  job.next = free_;
+  free_ = job.slot;
+  --live_;
+}
+
+JobRecord* JobTable::Find(JobId id) {
+  if (!id.valid()) return nullptr;
+  const uint32_t slot = static_cast<uint32_t>(id.value());
+  if (slot >= capacity()) return nullptr;
+  JobRecord& job = at(slot);
+  const bool live = job.state == JobState::kWaiting || job.state == JobState::kStarted;
+  return live && job.view.id == id ? &job : nullptr;
+}
+
+std::unique_ptr<JobCursor> JobTable::TakeCursor() {
+  if (cursors_.empty()) return std::make_unique<JobCursor>();
+  std::unique_ptr<JobCursor> cursor = std::move(cursors_.back());
+  cursors_.pop_back();
+  return cursor;
+}
+
+void JobTable::ReturnCursor(std::unique_ptr<JobCursor> cursor) {
+  if (cursor != nullptr && cursors_.size() < kPooledCursors) cursors_.push_back(std::move(cursor));
+}
+
+}  // namespace plexus

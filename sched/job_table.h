@@ -1,0 +1,90 @@
+// Job records and their cursors: pools that the dispatcher draws from.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "profile/profile_store.h"
+#include "sched/job.h"
+
+namespace plexus {
+
+// Where one kernel of a job stands. Blocks are issued from both ends of the grid: units of the
+// lower half take the front, those of the upper half the back, so that neighbouring kernels give
+// the same rows to the same unit.
+struct KernelCursor {
+  uint32_t dependencies_left = 0;
+  uint32_t front = 0;        // blocks [0, front) are issued
+  uint32_t back = 0;         // blocks [back, grid) are issued
+  uint32_t done = 0;         // finished blocks
+  uint32_t last_unit = ~0u;  // the unit that finished the producer last
+
+  uint32_t unissued() const { return back - front; }
+};
+
+// Cursors of a started job; reused, so that starting a job seldom allocates.
+struct JobCursor {
+  std::vector<KernelCursor> kernels;
+  std::vector<uint32_t> ready;  // kernels with dependencies met and blocks to issue
+  uint32_t kernels_left = 0;
+};
+
+enum class JobState : uint8_t { kFree, kWaiting, kStarted, kEnded };
+
+// One job in the dispatcher. Its address is stable while it lives.
+struct JobRecord {
+  JobView view;
+  JobContext context;
+  JobListener* listener = nullptr;
+  ProgramProfile* profile = nullptr;
+  std::unique_ptr<JobCursor> cursor;  // from start to end
+  Status end_status;
+  Duration remaining_path{0};
+  double remaining_ns = 0;   // of this job's blocks, without the path
+  uint32_t slot = 0;         // own index
+  uint32_t generation = 0;   // tells a JobId from an earlier user of the slot
+  uint32_t in_flight = 0;    // launches not reported over, lost ones included
+  uint32_t lost = 0;         // launches that were given up (DispatcherOptions::hang_bound)
+  uint32_t next = ~0u;       // in the free list or the list of ended jobs
+  uint32_t last_unit = ~0u;  // where blocks of it finished last
+  TimePoint submitted_at{};
+  JobState state = JobState::kFree;
+  bool dying = false;  // ends as soon as nothing is in flight
+  bool holds_arena = false;
+  bool delivered = false;  // the listener has heard; only lost launches keep the record
+};
+
+// All jobs of a dispatcher, by slot. Thread-compatible; grows in chunks, never moves a record.
+class JobTable {
+ public:
+  // A free record, its state still kFree; grows when none is left.
+  JobRecord& Allocate();
+  void Free(JobRecord& job);
+  JobRecord& at(uint32_t slot) { return chunks_[slot / kChunk][slot % kChunk]; }
+  // The live job of that id; nullptr when it has ended or never was.
+  JobRecord* Find(JobId id);
+  uint32_t capacity() const { return static_cast<uint32_t>(chunks_.size() * kChunk); }
+  uint32_t live() const { return live_; }
+
+  std::unique_ptr<JobCursor> TakeCursor();
+  void ReturnCursor(std::unique_ptr<JobCursor> cursor);
+
+  template <typename Visit>
+  void ForEachLive(Visit visit) {
+    for (uint32_t s = 0; s < capacity(); ++s) {
+      JobRecord& job = at(s);
+      if (job.state == JobState::kWaiting || job.state == JobState::kStarted) visit(job);
+    }
+  }
+
+ private:
+  static constexpr uint32_t kChunk = 256;
+  static constexpr size_t kPooledCursors = 256;
+  std::vector<std::unique_ptr<JobRecord[]>> chunks_;
+  std::vector<std::unique_ptr<JobCursor>> cursors_;
+  uint32_t free_ = ~0u;
+  uint32_t live_ = 0;
+};
+
+}  // namespace plexus

@@ -1,0 +1,140 @@
+// Occupancy: the dispatcher's software mirror of what a device has free.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/clock.h"
+#include "device/device.h"
+#include "program/program.h"
+
+namespace plexus {
+
+// A set of small integers with O(1) change and a quick walk.
+class BitSet {
+ public:
+  void Resize(uint32_t bits) { words_.assign((bits + 63) / 64, 0); }
+  void Set(uint32_t bit, bool on) {
+    const uint64_t mask = uint64_t{1} << (bit % 64);
+    words_[bit / 64] = on ? words_[bit / 64] | mask : words_[bit / 64] & ~mask;
+  }
+  bool Test(uint32_t bit) const { return (words_[bit / 64] >> (bit % 64)) & 1; }
+  bool Any() const {
+    for (uint64_t w : words_) {
+      if (w != 0) return true;
+    }
+    return false;
+  }
+  // Visits set bits in ascending order until `visit` returns true; whether one did.
+  template <typename Visit>
+  bool FindIf(Visit visit) const {
+    for (uint32_t i = 0; i < words_.size(); ++i) {
+      for (uint64_t w = words_[i]; w != 0; w &= w - 1) {
+        if (visit(i * 64 + static_cast<uint32_t>(__builtin_ctzll(w)))) return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  std::vector<uint64_t> words_;
+};
+
+// Mirror of a unit-addressed device: each unit runs one launch and holds up to `queue_depth` more,
+// in order. Thread-compatible; nothing allocates after the constructor.
+class UnitOccupancy {
+ public:
+  UnitOccupancy(uint32_t units, uint32_t queue_depth);
+
+  uint32_t units() const { return static_cast<uint32_t>(units_.size()); }
+  // Units with no launch at all, and those that run one and could queue another.
+  const BitSet& idle() const { return idle_; }
+  const BitSet& queueable() const { return queueable_; }
+  uint32_t num_idle() const { return num_idle_; }
+  uint32_t in_flight(UnitId unit) const { return units_[unit.value()].count; }
+  uint32_t in_flight() const { return total_; }
+  // Until when the unit is expected to be busy with what it holds; the past for an idle one.
+  TimePoint busy_until(UnitId unit) const { return units_[unit.value()].busy_until; }
+  // The oldest launch the unit holds, by the tag it was added with. Requires in_flight(unit) > 0.
+  uint32_t oldest(UnitId unit) const;
+
+  // Requires room. `tag` is the caller's number for the launch.
+  void Add(UnitId unit, uint32_t tag, Duration expected, TimePoint now);
+  // The launch is over; whether the unit held it (false changes nothing).
+  bool Remove(UnitId unit, uint32_t tag, TimePoint now);
+
+ private:
+  struct Unit {
+    uint32_t count = 0;
+    TimePoint busy_until{};
+  };
+  struct Held {
+    uint32_t tag;
+    Duration expected;
+  };
+  void Update(uint32_t unit, uint32_t before);
+
+  uint32_t capacity_;  // of one unit, the running launch included
+  std::vector<Unit> units_;
+  std::vector<Held> held_;  // units × capacity, oldest first
+  BitSet idle_, queueable_;
+  uint32_t num_idle_ = 0;
+  uint32_t total_ = 0;
+};
+
+// Mirror of a hardware-placed device: how many more blocks of a kernel its units can hold at once
+// (paella.md, "Occupancy"). Block slots, threads, registers and shared memory limit each unit, the
+// last two in the hardware's allocation granularity. What does not fit waits in the hardware's
+// queue. The hardware chooses the unit by free resources, so the mirror does too; where the device
+// only reports counts, a finished block frees the unit where the launch has most blocks. Nothing
+// allocates once every launch slot was used. Thread-compatible.
+class PackedOccupancy {
+ public:
+  // Slots number the launches: 0 .. max_launches-1.
+  PackedOccupancy(uint32_t units, const UnitLimits& limits, uint32_t max_launches);
+
+  // What one block takes of a unit, after rounding.
+  struct Footprint {
+    int32_t threads = 0, registers = 0, shared_bytes = 0;
+  };
+  Footprint FootprintOf(const BlockResources& block) const;
+  // Blocks of this kind that the empty device holds; 0 if even one never fits.
+  uint32_t Capacity(const BlockResources& block) const;
+  // Blocks of this kind that would start at once, up to `wanted`; 0 while anything waits, because
+  // the hardware starts blocks in order.
+  uint32_t Room(const BlockResources& block, uint32_t wanted) const;
+
+  // A launch of `blocks` blocks: places what fits, the rest waits.
+  void Add(uint32_t slot, const BlockResources& block, uint32_t blocks);
+  // `blocks` of the launch finished; waiting blocks of any launch move up. At most what is in
+  // flight is removed; the number removed is returned.
+  uint32_t Remove(uint32_t slot, uint32_t blocks);
+
+  uint32_t resident() const { return resident_; }  // blocks placed on units
+  uint32_t waiting() const { return waiting_; }    // blocks queued in the hardware
+  uint32_t resident(UnitId unit) const { return units_[unit.value()].blocks; }
+  bool empty() const { return resident_ == 0 && waiting_ == 0; }
+
+ private:
+  struct Unit {
+    int32_t blocks = 0, threads = 0, registers = 0, shared_bytes = 0;  // used
+  };
+  struct LaunchSlot {
+    Footprint footprint;
+    uint32_t resident = 0, waiting = 0;
+  };
+  uint32_t FitsOn(const Unit& unit, const Footprint& f) const;
+  bool PlaceOne(uint32_t slot);
+  void FreeOne(uint32_t slot);
+  void MoveUp();
+
+  UnitLimits limits_;
+  std::vector<Unit> units_;
+  std::vector<LaunchSlot> slots_;
+  std::vector<uint16_t> placed_;  // slot × units
+  std::vector<uint32_t> queue_;   // slots with waiting blocks, ring
+  uint32_t queue_head_ = 0, queue_size_ = 0;
+  uint32_t resident_ = 0, waiting_ = 0;
+};
+
+}  // namespace plexus

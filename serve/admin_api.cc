@@ -1,0 +1,127 @@
+#include "serve/admin_api.h"
+
+#include <simdjson.h>
+
+#include "base/log.h"
+#include "graph/constant_store.h"
+#include "sched/policy.h"
+#include "serve/json_writer.h"
+
+namespace plexus {
+namespace {
+
+void Counts(JsonWriter& json,
+            std::initializer_list<std::pair<const char*, uint64_t>> counts) {
+  json.BeginObject();
+  for (const auto& [key, value] : counts) json.Key(key).Uint(value);
+  json.EndObject();
+}
+
+HttpResponse WrongMethod(const HttpRequest& request, const char* allowed) {
+  HttpResponse response = ErrorResponse(InvalidArgumentError(
+      "method " + request.method.substr(0, 40) + " is not allowed here, use " + allowed));
+  response.status = 405;
+  response.headers.emplace_back("Allow", allowed);
+  return response;
+}
+
+}  // namespace
+
+std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respond) {
+  if (request.path == "/policy") {
+    respond(Policy(request));
+  } else if (request.path == "/stats") {
+    respond(request.method == "GET" ? Stats() : WrongMethod(request, "GET"));
+  } else {
+    respond(ErrorResponse(
+        NotFoundError("no such path: " + request.path.substr(0, 200) + "; there are /policy, /stats")));
+  }
+  return nullptr;
+}
+
+HttpResponse AdminApi::Policy(const HttpRequest& request) {
+  if (request.method != "GET" && request.method != "POST") {
+    return WrongMethod(request, "GET, POST");
+  }
+  if (request.method == "POST") {
+    const Status set = SetPolicy(request);
+    if (!set.ok()) return ErrorResponse(set);
+  }
+  HttpResponse response;
+  JsonWriter json(&response.body);
+  json.BeginObject();
+  json.Key("policy").String(runtime_.dispatcher().policy_name());
+  json.Key("policies").BeginArray();
+  for (const std::string& name : PolicyNames()) json.String(name);
+  json.EndArray();
+  json.EndObject();
+  return response;
+}
+
+Status AdminApi::SetPolicy(const HttpRequest& request) {
+  PLEXUS_ASSIGN_OR_RETURN(std::string name, QueryValue(request.query, "name"));
+  if (name.empty()) {
+    simdjson::dom::parser parser;
+    std::string_view text;
+    if (parser
+            .parse(reinterpret_cast<const uint8_t*>(request.body.data), request.body.size_bytes,
+                   false)["policy"]
+            .get(text)) {
+      return InvalidArgumentError("name the policy: /policy?name=NAME or {\"policy\":\"NAME\"}");
+    }
+    name = text;
+  }
+  PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<class Policy> policy, MakePolicy(name));
+  const std::string before = runtime_.dispatcher().policy_name();
+  runtime_.dispatcher().SetPolicy(std::move(policy));
+  PLEXUS_LOG(kInfo) << "policy " << before << " -> " << name;
+  return OkStatus();
+}
+
+HttpResponse AdminApi::Stats() const {
+  const DispatcherStats d = runtime_.dispatcher().stats();
+  const Runtime::CacheStats cache = runtime_.cache_stats();
+  const ConstantStore::Stats constants = ConstantStore::Get().GetStats();
+  const HttpStats http = http_.stats();
+  HttpResponse response;
+  JsonWriter json(&response.body);
+  json.BeginObject();
+  json.Key("policy").String(runtime_.dispatcher().policy_name());
+  json.Key("dispatcher");
+  Counts(json, {{"jobs_submitted", d.jobs_submitted},
+                {"jobs_done", d.jobs_done},
+                {"jobs_failed", d.jobs_failed},
+                {"jobs_cancelled", d.jobs_cancelled},
+                {"launches", d.launches},
+                {"blocks", d.blocks},
+                {"decisions", d.decisions},
+                {"preemptions", d.preemptions},
+                {"jobs_waiting_for_arena", d.jobs_waiting_for_arena},
+                {"events_ignored", d.events_ignored},
+                {"launches_lost", d.launches_lost},
+                {"busy_ns", static_cast<uint64_t>(d.busy.count())},
+                {"ready", d.ready},
+                {"running", d.running},
+                {"in_flight", d.in_flight}});
+  json.Key("program_cache");
+  Counts(json, {{"programs", cache.programs},
+                {"bytes", cache.bytes},
+                {"hits", cache.hits},
+                {"misses", cache.misses},
+                {"evictions", cache.evictions}});
+  json.Key("constants");
+  Counts(json, {{"constants", constants.constants},
+                {"plain_bytes", constants.plain_bytes},
+                {"derived_bytes", constants.derived_bytes},
+                {"shared_bytes", constants.shared_bytes}});
+  json.Key("http");
+  Counts(json, {{"connections", http.connections},
+                {"busy", http.busy},
+                {"accepted", http.accepted},
+                {"requests", http.requests},
+                {"disconnects", http.disconnects}});
+  json.EndObject();
+  return response;
+}
+
+}  // namespace plexus

@@ -1,0 +1,172 @@
+#include "serve/infer_call.h"
+
+#include <chrono>
+
+#include "base/log.h"
+#include "serve/compression.h"
+
+namespace plexus {
+namespace {
+
+// Below it, compressing costs more than it saves.
+constexpr size_t kMinCompressedBytes = 1024;
+
+void Add(std::atomic<uint64_t>& counter, uint64_t by) {
+  counter.fetch_add(by, std::memory_order_relaxed);  // counts order nothing
+}
+void Add(std::atomic<uint64_t>& counter, Duration by) {
+  Add(counter, static_cast<uint64_t>(std::max<Duration::rep>(0, by.count())));
+}
+
+uint64_t EpochMilliseconds() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+InferCall::InferCall(const InferEnvironment& environment, ServablePtr servable, HttpRequest request,
+                     RequestAttributes attributes, Respond respond)
+    : environment_(environment),
+      servable_(std::move(servable)),
+      request_(std::move(request)),
+      attributes_(attributes),
+      respond_(std::move(respond)),
+      response_encoding_(ChooseEncoding(request_.accept_encoding)) {
+  Add(servable_->stats.pending, 1);
+}
+
+void InferCall::Begin() {
+  size_t text_bytes = request_.body.size_bytes;
+  if (request_.has_tensor_header_length) {
+    const Result<size_t> length =
+        ParseTensorHeaderLength(request_.tensor_header_length, text_bytes);
+    if (length.ok()) text_bytes = *length;
+  }
+  if (request_.content_encoding.empty() && text_bytes <= environment_.inline_bytes) {
+    Decode();
+  } else {
+    environment_.codec.Post([self = shared_from_this()] { self->Decode(); });
+  }
+}
+
+Result<InferRequest> InferCall::Read() {
+  std::optional<size_t> json_bytes;
+  if (request_.has_tensor_header_length) {
+    PLEXUS_ASSIGN_OR_RETURN(json_bytes,
+                            ParseTensorHeaderLength(request_.tensor_header_length, SIZE_MAX));
+  }
+  PLEXUS_ASSIGN_OR_RETURN(const SharedBytes body,
+                          DecodeBody(request_.body, request_.content_encoding,
+                                     environment_.max_body_bytes, json_bytes.value_or(0)));
+  return DecodeInferRequest(*servable_, body, json_bytes, environment_.limits);
+}
+
+void InferCall::Decode() {
+  const TimePoint begin = environment_.runtime.clock().Now();
+  Result<InferRequest> read = Read();
+  request_.body = SharedBytes();  // tensors that borrow it keep it
+  if (!read.ok()) return Fail(read.status());
+  decoded_ = std::move(*read);
+  attributes_.priority = decoded_.priority;
+  if (decoded_.timeout) attributes_.timeout_at = attributes_.arrival + *decoded_.timeout;
+  if (decoded_.deadline) attributes_.deadline = attributes_.arrival + *decoded_.deadline;
+  input_time_ = environment_.runtime.clock().Now() - begin;
+  {
+    std::lock_guard lock(mutex_);
+    if (cancelled_) {
+      const Status why = cancel_reason_;
+      // Not started: nobody else answers.
+      return Fail(why);
+    }
+  }
+  std::shared_ptr<CancelToken> token = environment_.runtime.Start(
+      servable_->executable, std::move(decoded_.inputs), attributes_,
+      [self = shared_from_this()](RunResult result) { self->Finished(std::move(result)); });
+  std::unique_lock lock(mutex_);
+  running_ = token;
+  if (!cancelled_ || token == nullptr) return;
+  const Status why = cancel_reason_;  // came between the look above and the start
+  lock.unlock();
+  token->Cancel(why);
+}
+
+void InferCall::Cancel(Status why) {
+  std::shared_ptr<CancelToken> running;
+  {
+    std::lock_guard lock(mutex_);
+    if (cancelled_) return;
+    cancelled_ = true;
+    cancel_reason_ = why;
+    running = running_;
+  }
+  if (running != nullptr) running->Cancel(std::move(why));
+}
+
+bool InferCall::cancelled() const {
+  std::lock_guard lock(mutex_);
+  return cancelled_;
+}
+
+bool InferCall::IsLarge(const std::vector<Tensor>& outputs) const {
+  size_t text_bytes = 0;
+  for (const RequestedOutput& wanted : decoded_.outputs) {
+    const Tensor& tensor = outputs[wanted.index];
+    if (wanted.binary && response_encoding_.empty() && tensor.dtype() != DType::kString) continue;
+    text_bytes += tensor.size_bytes();
+    if (tensor.dtype() != DType::kString) continue;
+    for (const std::string& text : tensor.strings()) text_bytes += text.size();
+  }
+  return text_bytes > environment_.inline_bytes;
+}
+
+void InferCall::Finished(RunResult result) {
+  {
+    std::lock_guard lock(mutex_);
+    running_ = nullptr;  // it may hold what holds us
+  }
+  timings_ = result.timings;
+  if (!result.status.ok()) return Fail(result.status);
+  if (result.outputs.size() != servable_->outputs.size()) {
+    return Fail(InternalError("'" + servable_->name + "' gave " +
+                              std::to_string(result.outputs.size()) + " outputs"));
+  }
+  if (!IsLarge(result.outputs)) return Encode(result.outputs);
+  environment_.codec.Post([self = shared_from_this(), outputs = std::move(result.outputs)] {
+    self->Encode(outputs);
+  });
+}
+
+void InferCall::Encode(const std::vector<Tensor>& outputs) {
+  const TimePoint begin = environment_.runtime.clock().Now();
+  Result<HttpResponse> response = EncodeInferResponse(*servable_, decoded_, outputs);
+  if (!response.ok()) return Fail(response.status());
+  if (!response_encoding_.empty() && response->size_bytes() >= kMinCompressedBytes) {
+    const Status compressed = CompressResponse(response_encoding_, &*response);
+    if (!compressed.ok()) return Fail(compressed);
+  }
+  const TimePoint end = environment_.runtime.clock().Now();
+  ServableStats& stats = servable_->stats;
+  Add(stats.success, 1);
+  Add(stats.input_ns, input_time_);
+  Add(stats.queue_ns, timings_.queue);
+  Add(stats.compute_ns, timings_.compute);
+  Add(stats.output_ns, end - begin);
+  Add(stats.request_ns, end - attributes_.arrival);
+  stats.last_inference_ms.store(EpochMilliseconds(), std::memory_order_relaxed);
+  stats.pending.fetch_sub(1, std::memory_order_relaxed);
+  std::exchange(respond_, nullptr)(std::move(*response));
+}
+
+void InferCall::Fail(const Status& status) {
+  if (status.code() == StatusCode::kInternal) {
+    PLEXUS_LOG(kError) << servable_->name << ": " << status.ToString();
+  }
+  ServableStats& stats = servable_->stats;
+  Add(stats.failure, 1);
+  Add(stats.failure_ns, environment_.runtime.clock().Now() - attributes_.arrival);
+  stats.pending.fetch_sub(1, std::memory_order_relaxed);
+  std::exchange(respond_, nullptr)(ErrorResponse(status));
+}
+
+}  // namespace plexus
