@@ -206,7 +206,7 @@ ContentHash ContentHasher::Finish() {
       std::memcpy(block, buffer_.data() + std::min(begin, buffered_), size);
       count += size;
       const bool last = stripe == 1 || buffered_ <= next;
-      CompressOne(state, block, count, last, lane == kLanes - 1);
+      CompressOne(state, block, count, last, last && lane == kLanes - 1);
       if (last) break;
     }
     std::memcpy(digests[lane], state, sizeof(state));
