@@ -10,8 +10,8 @@ namespace plexus::cli {
 
 // Exit codes of every command.
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailure = 1;     // the request, model or file failed
-inline constexpr int kExitUsage = 2;       // the command line is wrong
+inline constexpr int kExitFailure = 1;      // the request, model or file failed
+inline constexpr int kExitUsage = 2;        // the command line is wrong
 inline constexpr int kExitCannotStart = 3;  // port, repository, permission
 
 struct RuntimeFlags {

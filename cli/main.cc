@@ -42,8 +42,7 @@ CLI::App* AddServe(CLI::App& app, ServeFlags* flags) {
   CLI::App* c = app.add_subcommand("serve", "Serve a model repository over HTTP");
   c->add_option("--repository", flags->repository, "Folder of models and pipelines")->required();
   c->add_option("--host", flags->host, "IP address to listen on")->capture_default_str();
-  c->add_option("--http-port", flags->http_port, "Port; 0 picks a free one")
-      ->capture_default_str();
+  c->add_option("--http-port", flags->http_port, "Port; 0 picks a free one")->capture_default_str();
   c->add_option("--admin-port", flags->admin_port,
                 "Administration on 127.0.0.1; 0 picks a free port (default: none)");
   AddRuntimeFlags(c, &flags->runtime);

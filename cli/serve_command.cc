@@ -89,8 +89,7 @@ int CannotStart(const Status& status) {
 
 void Announce(const ServeFlags& flags, const Server& server) {
   const std::string url = Url(flags.host, server.http_port());
-  const std::string admin =
-      server.admin_port() == 0 ? "" : Url("127.0.0.1", server.admin_port());
+  const std::string admin = server.admin_port() == 0 ? "" : Url("127.0.0.1", server.admin_port());
   if (flags.json) {
     std::string line;
     JsonWriter json(&line);

@@ -76,6 +76,8 @@ struct Launch {
   UnitId unit;  // valid iff DeviceInfo::unit_addressed
 };
 
+// kFault and the last kBlocksFinished end a launch: nothing of it runs any more. A device that
+// reports a launch in parts (blocks < num_blocks) reports each part once.
 struct DeviceEvent {
   enum class Kind : uint8_t { kBlocksStarted, kBlocksFinished, kCopyFinished, kFault, kDeviceLost };
   Kind kind = Kind::kBlocksFinished;

@@ -143,5 +143,96 @@ TEST(ShapeInference, AgreesWithEveryCaseOfTheStandard) {
   EXPECT_GT(cases, 800u);
 }
 
+// "-" where the shape is not known.
+std::string Infer(const std::string& line) {
+  const Case test = ParseCase(line);
+  Node node = test.node;
+  const size_t dot = node.op.find('.');
+  if (dot != std::string::npos) {
+    node.domain = node.op.substr(0, dot);
+    node.op = node.op.substr(dot + 1);
+  }
+  const auto result = InferNode(test.graph, node, test.inputs);
+  if (!result.ok()) return std::string(StatusCodeName(result.status().code()));
+  const KnownValue& first = (*result)[0];
+  return first.shape ? ShapeToString(*first.shape) : "-";
+}
+
+TEST(ShapeInference, OperatorsThatTheStandardDoesNotTest) {
+  const std::pair<const char*, const char*> cases[] = {
+      // Fused operators and pipeline glue.
+      {"n plexus.Conv 21 a:strides=is:2,2 i:1:[1,3,9,9] i:1:[8,3,3,3] i:- i:1:[1,8,4,4] o:1:[]",
+       "[1,8,4,4]"},
+      {"n plexus.Conv 21 i:1:[1,3,9,9] i:1:[8,3,3,3] i:- i:1:[1,8,4,4] o:1:[]", "INVALID_ARGUMENT"},
+      {"n plexus.MatMul 21 a:trans_b=i:1 i:1:[2,5,4] i:1:[6,4] i:1:[6] o:1:[]", "[2,5,6]"},
+      {"n plexus.Attention 21 i:1:[1,2,5,4] i:1:[1,2,7,4] i:1:[1,2,7,3] o:1:[]", "[1,2,5,3]"},
+      {"n plexus.Elementwise 21 i:1:[2,1,4] i:1:[3,1] i:1:[] o:1:[]", "[2,3,4]"},
+      {"n plexus.QConv 21 i:2:[1,3,9,9] i:1:[] i:2:[] i:3:[8,3,3,3] i:1:[8] i:3:[8] o:1:[]",
+       "[1,8,7,7]"},
+      {"n plexus.QMatMul 21 i:2:[5,4] i:1:[] i:2:[] i:3:[4,6] i:1:[] i:3:[] o:1:[]", "[5,6]"},
+      {"n plexus.QAdd 21 i:2:[5,4] i:1:[] i:2:[] i:2:[4] i:1:[] i:2:[] i:1:[] i:2:[] o:2:[]",
+       "[5,4]"},
+      {"n plexus.Window 1 a:size=i:4 a:step=i:2 i:1:[9,3] o:1:[]", "[3,4,3]"},
+      {"n plexus.Window 1 a:axis=i:1 a:size=i:4 i:1:[2,3] o:1:[]", "[2,0,4]"},
+      {"n plexus.Window 1 a:size=i:0 i:1:[9,3] o:1:[]", "INVALID_ARGUMENT"},
+      // Nothing in, nothing out.
+      {"n Add 14 i:1:[0,4] i:1:[4] o:1:[]", "[0,4]"},
+      {"n MatMul 13 i:1:[0,4] i:1:[4,5] o:1:[]", "[0,5]"},
+      {"n MatMul 13 i:1:[3,0] i:1:[0,5] o:1:[]", "[3,5]"},
+      {"n Conv 11 i:1:[0,3,8,8] i:1:[4,3,3,3] o:1:[]", "[0,4,6,6]"},
+      {"n Reshape 13 i:1:[0,4] i:7:[2]:-1,4 o:1:[]", "[0,4]"},
+      {"n Reshape 14 a:allowzero=i:1 i:1:[0,4] i:7:[2]:4,0 o:1:[]", "[4,0]"},
+      {"n Concat 13 a:axis=i:0 i:1:[0,4] i:1:[2,4] o:1:[]", "[2,4]"},
+      {"n Slice 13 i:1:[4] i:7:[1]:3 i:7:[1]:1 o:1:[]", "[0]"},
+      {"n ReduceSum 13 a:keepdims=i:0 i:1:[0,4] i:7:[1]:0 o:1:[]", "[4]"},
+      {"n Range 11 i:7:[]:5 i:7:[]:5 i:7:[]:1 o:7:[]", "[0]"},
+      // Windows: the last one must start inside the input or its leading padding.
+      {"n MaxPool 22 a:ceil_mode=i:1 a:kernel_shape=is:1 a:strides=is:2 i:1:[1,1,3] o:1:[]",
+       "[1,1,2]"},
+      {"n MaxPool 22 a:ceil_mode=i:1 a:kernel_shape=is:1 a:strides=is:3 i:1:[1,1,3] o:1:[]",
+       "[1,1,1]"},
+      // What is not known stays unknown.
+      {"n Reshape 13 i:1:[2,4] i:7:[2] o:1:[]", "-"},
+      {"n Slice 13 i:1:[4] i:7:[1] i:7:[1]:1 o:1:[]", "-"},
+      {"n NonZero 13 i:1:[4] o:7:[]", "-"},
+      // Hostile or contradictory numbers.
+      {"n Add 14 i:1:[3] i:1:[4] o:1:[]", "INVALID_ARGUMENT"},
+      {"n Add 14 i:1:[3] i:7:[3] o:1:[]", "INVALID_ARGUMENT"},
+      {"n MatMul 13 i:1:[3,4] i:1:[5,6] o:1:[]", "INVALID_ARGUMENT"},
+      {"n Conv 11 i:1:[1,3,8,8] i:1:[4,3,9,9] o:1:[]", "INVALID_ARGUMENT"},
+      {"n Conv 11 a:group=i:0 i:1:[1,3,8,8] i:1:[4,3,3,3] o:1:[]", "INVALID_ARGUMENT"},
+      {"n Conv 11 a:strides=is:0,1 i:1:[1,3,8,8] i:1:[4,3,3,3] o:1:[]", "INVALID_ARGUMENT"},
+      {"n Conv 11 a:dilations=is:9223372036854775807,1 i:1:[1,3,8,8] i:1:[4,3,3,3] o:1:[]",
+       "INVALID_ARGUMENT"},
+      {"n Conv 11 a:pads=is:1099511627776,1099511627776,1099511627776,1099511627776 "
+       "i:1:[1,3,8,8] i:1:[4,3,3,3] o:1:[]",
+       "INVALID_ARGUMENT"},
+      {"n Reshape 13 i:1:[2,4] i:7:[2]:3,-1 o:1:[]", "INVALID_ARGUMENT"},
+      {"n Reshape 13 i:1:[2,4] i:7:[2]:-1,-1 o:1:[]", "INVALID_ARGUMENT"},
+      {"n Slice 13 i:1:[4] i:7:[1]:0 i:7:[1]:9 i:7:[1]:0 i:7:[1]:0 o:1:[]", "INVALID_ARGUMENT"},
+      {"n Slice 13 i:1:[4] i:7:[1]:-1 i:7:[1]:-9223372036854775807 i:7:[1]:0 "
+       "i:7:[1]:-9223372036854775807 o:1:[]",
+       "[1]"},
+      {"n Tile 13 i:1:[4] i:7:[1]:4611686018427387904 o:1:[]", "INVALID_ARGUMENT"},
+      {"n Expand 13 i:1:[1] i:7:[2]:1099511627776,1099511627776 o:1:[]", "RESOURCE_EXHAUSTED"},
+      {"n ConstantOfShape 9 i:7:[1]:-1 o:1:[]", "INVALID_ARGUMENT"},
+      {"n Transpose 13 a:perm=is:0,0 i:1:[2,3] o:1:[]", "INVALID_ARGUMENT"},
+      {"n Gather 13 a:axis=i:5 i:1:[2,3] i:7:[1] o:1:[]", "INVALID_ARGUMENT"},
+      {"n Split 18 i:1:[4] i:7:[1]:3 o:1:[]", "INVALID_ARGUMENT"},
+      {"n Range 11 i:7:[]:0 i:7:[]:1 i:7:[]:0 o:7:[]", "INVALID_ARGUMENT"},
+      {"n Unheard 13 i:1:[4] o:1:[]", "UNIMPLEMENTED"},
+  };
+  for (const auto& [line, expected] : cases) EXPECT_EQ(Infer(line), expected) << line;
+}
+
+TEST(ShapeInference, ErrorsNameTheNodeAndItsInputs) {
+  const Case test = ParseCase("mul MatMul 13 i:1:[3,4] i:1:[5,6] o:1:[]");
+  const auto result = InferNode(test.graph, test.node, test.inputs);
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.status().message(),
+            "MatMul node 'mul' (inputs float32[3,4] float32[5,6]): the inner dimensions differ: "
+            "[3,4] times [5,6]");
+}
+
 }  // namespace
 }  // namespace plexus

@@ -118,6 +118,7 @@ Status CheckInputs(const Graph& graph, const std::vector<Tensor>& inputs) {
     const auto fail = [&](const std::string& what) {
       return InvalidArgumentError("input '" + want.name + "': " + what);
     };
+    if (want.dtype == DType::kUndefined) continue;  // a sequence or optional: opaque here
     if (!got.defined()) return fail("is missing");
     if (got.dtype() != want.dtype) {
       return fail("expected " + std::string(DTypeName(want.dtype)) + ", got " +

@@ -64,15 +64,22 @@ void Report(Dispatcher& dispatcher, const Launch& launch, TimePoint at, Duration
   dispatcher.OnEvent(event);
 }
 
-// `state.range(0)` jobs wait; each iteration reports one launch and gets one.
+// range(0): jobs that wait, range(1): kernels of each, range(2): blocks of each kernel. Each
+// iteration reports one launch and gets one. With one kernel of one block, every report ends a job,
+// another one is submitted, and the heap moves each time.
 void BM_Decision(benchmark::State& state, const char* policy) {
   NullDevice device(2);
   ManualClock clock;
   Resubmitter listener;
   Dispatcher dispatcher(device, MakePolicy(policy).value(), clock, nullptr, nullptr);
-  const ProgramPtr program = ChainProgram(100, 4, std::chrono::microseconds(100));
+  const ProgramPtr program =
+      ChainProgram(static_cast<uint32_t>(state.range(1)), static_cast<uint32_t>(state.range(2)),
+                   std::chrono::microseconds(100));
+  uint32_t random = 1;
   const auto submit = [&] {
     JobSpec spec;
+    random = random * 1664525 + 1013904223;
+    spec.attributes.remaining_path = Duration(random >> 8);
     spec.program = program;
     spec.listener = &listener;
     benchmark::DoNotOptimize(dispatcher.Submit(std::move(spec)));
@@ -96,8 +103,14 @@ void BM_Decision(benchmark::State& state, const char* policy) {
     Report(dispatcher, launch, clock.Now(), Duration{1000});
   }
 }
-BENCHMARK_CAPTURE(BM_Decision, srpt, "srpt")->Arg(1)->Arg(10)->Arg(1000)->Arg(50'000);
-BENCHMARK_CAPTURE(BM_Decision, fifo, "fifo")->Arg(1000);
+BENCHMARK_CAPTURE(BM_Decision, srpt, "srpt")
+    ->Args({1, 100, 4})
+    ->Args({10, 100, 4})
+    ->Args({1000, 100, 4})
+    ->Args({50'000, 100, 4})
+    ->Args({1000, 1, 1})
+    ->Args({50'000, 1, 1});
+BENCHMARK_CAPTURE(BM_Decision, fifo, "fifo")->Args({1000, 100, 4})->Args({1000, 1, 1});
 
 void BM_SubmitToDone(benchmark::State& state) {
   NullDevice device(2);

@@ -90,7 +90,7 @@ class Dispatcher::Core {
   bool QueueOn(UnitId unit);
   void SchedulePacked();
   JobRecord* PickReady();
-  JobRecord* PickAny();
+  JobRecord* PickBehind(uint32_t unit);
   bool Startable(JobRecord& job);
   UnitId ChooseUnit(const JobRecord& job);
   bool WorthWaking(const JobRecord& job, Duration latency);

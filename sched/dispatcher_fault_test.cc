@@ -181,6 +181,8 @@ TEST(DispatcherFaultTest, WhateverGoesWrongAtAnyEventTheOthersFinish) {
   enum class What { kFault, kRepeat, kCancel, kTimeout };
   for (const bool unit_addressed : {true, false}) {
     for (const What what : {What::kFault, What::kRepeat, What::kCancel, What::kTimeout}) {
+      // A repeated count of single blocks cannot be told from a new one.
+      if (what == What::kRepeat && !unit_addressed) continue;
       int total = 1;
       for (int victim = 0; victim < total; ++victim) {
         TestBed::Options options = Cpu(2, "srpt");

@@ -42,14 +42,19 @@ JobRecord* Dispatcher::Core::PickReady() {
   return nullptr;
 }
 
-// For a place behind a running launch: whoever the policy puts first.
-JobRecord* Dispatcher::Core::PickAny() {
-  while (num_ready() > 0) {
-    const bool wider = ready_.empty() || (!wider_.empty() && wider_.TopBefore(ready_));
-    JobRecord& job = jobs_.at(wider ? wider_.top() : ready_.top());
-    if (Startable(job)) return &job;
+// For a place behind a running launch: the job that runs there goes on unless the policy puts a
+// waiting one before it.
+JobRecord* Dispatcher::Core::PickBehind(uint32_t unit) {
+  const uint32_t runs = unit_job_[unit];
+  while (runs != kNone && wider_.Contains(runs)) {
+    JobRecord& job = jobs_.at(runs);
+    if (ready_.empty() || ready_.GoesBeforeTop(policy_->Key(job.view, now_), job.view.sequence)) {
+      return &job;
+    }
+    JobRecord& first = jobs_.at(ready_.top());
+    if (Startable(first)) return &first;
   }
-  return nullptr;
+  return PickReady();
 }
 
 // --- Where
@@ -169,7 +174,7 @@ void Dispatcher::Core::ScheduleUnits() {
 // unit, and never more than the in-flight bound in time. Whether it did.
 bool Dispatcher::Core::QueueOn(UnitId unit) {
   const double bound_ns = static_cast<double>(options_.in_flight_bound.count());
-  JobRecord* job = PickAny();
+  JobRecord* job = PickBehind(unit.value());
   if (job == nullptr) return false;
   const uint32_t kernel = ChooseKernel(*job, unit.value());
   const double block_ns = BlockNs(*job, kernel);

@@ -24,8 +24,6 @@ class IndexedHeap {
   bool Contains(uint32_t item) const { return position_[item] != kAbsent; }
   uint32_t top() const { return heap_[0].item; }
   double top_key() const { return heap_[0].key; }
-  // Whether this heap's top goes before the other's. Both non-empty.
-  bool TopBefore(const IndexedHeap& other) const { return Before(heap_[0], other.heap_[0]); }
   // Whether (key, sequence) goes before the top. Non-empty.
   bool GoesBeforeTop(double key, uint64_t sequence) const {
     return Before(Entry{key, sequence, 0}, heap_[0]);

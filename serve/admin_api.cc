@@ -10,8 +10,7 @@
 namespace plexus {
 namespace {
 
-void Counts(JsonWriter& json,
-            std::initializer_list<std::pair<const char*, uint64_t>> counts) {
+void Counts(JsonWriter& json, std::initializer_list<std::pair<const char*, uint64_t>> counts) {
   json.BeginObject();
   for (const auto& [key, value] : counts) json.Key(key).Uint(value);
   json.EndObject();
@@ -33,8 +32,8 @@ std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respo
   } else if (request.path == "/stats") {
     respond(request.method == "GET" ? Stats() : WrongMethod(request, "GET"));
   } else {
-    respond(ErrorResponse(
-        NotFoundError("no such path: " + request.path.substr(0, 200) + "; there are /policy, /stats")));
+    respond(ErrorResponse(NotFoundError("no such path: " + request.path.substr(0, 200) +
+                                        "; there are /policy, /stats")));
   }
   return nullptr;
 }

@@ -224,7 +224,7 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
   // Reading.
   beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
-  BodyBuffer body_;          // kBody
+  BodyBuffer body_;  // kBody
   size_t body_expected_ = 0;
   size_t charged_bytes_ = 0;
   bool reading_ = false;

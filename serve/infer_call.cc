@@ -56,10 +56,11 @@ Result<InferRequest> InferCall::Read() {
     PLEXUS_ASSIGN_OR_RETURN(json_bytes,
                             ParseTensorHeaderLength(request_.tensor_header_length, SIZE_MAX));
   }
-  PLEXUS_ASSIGN_OR_RETURN(const SharedBytes body,
-                          DecodeBody(request_.body, request_.content_encoding,
-                                     environment_.max_body_bytes, json_bytes.value_or(0)));
-  return DecodeInferRequest(*servable_, body, json_bytes, environment_.limits);
+  const Result<SharedBytes> body = DecodeBody(request_.body, request_.content_encoding,
+                                              environment_.max_body_bytes, json_bytes.value_or(0));
+  body_too_large_ = body.status().code() == StatusCode::kResourceExhausted;
+  if (!body.ok()) return body.status();
+  return DecodeInferRequest(*servable_, *body, json_bytes, environment_.limits);
 }
 
 void InferCall::Decode() {
@@ -132,9 +133,8 @@ void InferCall::Finished(RunResult result) {
                               std::to_string(result.outputs.size()) + " outputs"));
   }
   if (!IsLarge(result.outputs)) return Encode(result.outputs);
-  environment_.codec.Post([self = shared_from_this(), outputs = std::move(result.outputs)] {
-    self->Encode(outputs);
-  });
+  environment_.codec.Post(
+      [self = shared_from_this(), outputs = std::move(result.outputs)] { self->Encode(outputs); });
 }
 
 void InferCall::Encode(const std::vector<Tensor>& outputs) {
@@ -166,7 +166,9 @@ void InferCall::Fail(const Status& status) {
   Add(stats.failure, 1);
   Add(stats.failure_ns, environment_.runtime.clock().Now() - attributes_.arrival);
   stats.pending.fetch_sub(1, std::memory_order_relaxed);
-  std::exchange(respond_, nullptr)(ErrorResponse(status));
+  HttpResponse response = ErrorResponse(status);
+  if (body_too_large_) response.status = 413;
+  std::exchange(respond_, nullptr)(std::move(response));
 }
 
 }  // namespace plexus

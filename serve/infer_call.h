@@ -49,6 +49,7 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
   RequestAttributes attributes_;
   Respond respond_;
   std::string_view response_encoding_;
+  bool body_too_large_ = false;
   InferRequest decoded_;
   Duration input_time_{0};
   RunTimings timings_;

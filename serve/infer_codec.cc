@@ -196,8 +196,8 @@ Result<InferRequest> Decoder::Json(size_t json_bytes) {
     if (error) return JsonError(error, limits_.max_json_depth);
   }
   dom::element root;
-  const auto error = parser.parse(reinterpret_cast<const uint8_t*>(body_.data), json_bytes, false)
-                         .get(root);
+  const auto error =
+      parser.parse(reinterpret_cast<const uint8_t*>(body_.data), json_bytes, false).get(root);
   if (error) return JsonError(error, limits_.max_json_depth);
 
   request_.inputs.resize(servable_.inputs.size());
@@ -233,29 +233,30 @@ Result<InferRequest> Decoder::Json(size_t json_bytes) {
 }
 
 Status Decoder::ReadParameters(dom::element value) {
-  return Members(value, "'parameters'").ForEach([&](std::string_view key, dom::element v) -> Status {
-    const std::string what = "parameter " + Quote(key);
-    if (key == "binary_data_output") {
-      PLEXUS_ASSIGN_OR_RETURN(binary_outputs_, ReadBool(v, what));
-    } else if (key == "priority") {
-      PLEXUS_ASSIGN_OR_RETURN(const uint64_t priority, ReadUint(v, what, UINT32_MAX));
-      request_.priority = static_cast<uint32_t>(priority);
-    } else if (key == "timeout" || key == "deadline_us") {
-      PLEXUS_ASSIGN_OR_RETURN(const uint64_t us, ReadUint(v, what, kMaxMicroseconds));
-      std::optional<Duration>& limit = key == "timeout" ? request_.timeout : request_.deadline;
-      if (us > 0) limit = std::chrono::microseconds(us);
-    } else if (key == "sequence_start" || key == "sequence_end") {
-      PLEXUS_ASSIGN_OR_RETURN(const bool on, ReadBool(v, what));
-      if (on) return UnimplementedError(what + ": models with sequences are not supported");
-    } else if (key == "sequence_id") {
-      uint64_t id = 1;
-      std::string_view text = "?";
-      const bool none = (v.get(id) == simdjson::SUCCESS && id == 0) ||
-                        (v.get(text) == simdjson::SUCCESS && text.empty());
-      if (!none) return UnimplementedError(what + ": models with sequences are not supported");
-    }
-    return OkStatus();
-  });
+  return Members(value, "'parameters'")
+      .ForEach([&](std::string_view key, dom::element v) -> Status {
+        const std::string what = "parameter " + Quote(key);
+        if (key == "binary_data_output") {
+          PLEXUS_ASSIGN_OR_RETURN(binary_outputs_, ReadBool(v, what));
+        } else if (key == "priority") {
+          PLEXUS_ASSIGN_OR_RETURN(const uint64_t priority, ReadUint(v, what, UINT32_MAX));
+          request_.priority = static_cast<uint32_t>(priority);
+        } else if (key == "timeout" || key == "deadline_us") {
+          PLEXUS_ASSIGN_OR_RETURN(const uint64_t us, ReadUint(v, what, kMaxMicroseconds));
+          std::optional<Duration>& limit = key == "timeout" ? request_.timeout : request_.deadline;
+          if (us > 0) limit = std::chrono::microseconds(us);
+        } else if (key == "sequence_start" || key == "sequence_end") {
+          PLEXUS_ASSIGN_OR_RETURN(const bool on, ReadBool(v, what));
+          if (on) return UnimplementedError(what + ": models with sequences are not supported");
+        } else if (key == "sequence_id") {
+          uint64_t id = 1;
+          std::string_view text = "?";
+          const bool none = (v.get(id) == simdjson::SUCCESS && id == 0) ||
+                            (v.get(text) == simdjson::SUCCESS && text.empty());
+          if (!none) return UnimplementedError(what + ": models with sequences are not supported");
+        }
+        return OkStatus();
+      });
 }
 
 Result<InputSpec> Decoder::ReadInputSpec(dom::element value) {
@@ -283,17 +284,17 @@ Result<InputSpec> Decoder::ReadInputSpec(dom::element value) {
   if (!spec.dtype) return InvalidArgumentError(what + ": unknown datatype " + Quote(type));
   PLEXUS_ASSIGN_OR_RETURN(spec.shape, ReadShape(*shape, what + ": its 'shape'"));
   if (!parameters) return spec;
-  PLEXUS_RETURN_IF_ERROR(Members(*parameters, what + ": its 'parameters'")
-                             .ForEach([&](std::string_view key, dom::element v) -> Status {
-                               if (key.substr(0, 13) == "shared_memory") {
-                                 return UnimplementedError(what + ": shared memory is not supported");
-                               }
-                               if (key != "binary_data_size") return OkStatus();
-                               PLEXUS_ASSIGN_OR_RETURN(
-                                   spec.binary_bytes,
-                                   ReadUint(v, what + ": 'binary_data_size'", INT64_MAX));
-                               return OkStatus();
-                             }));
+  PLEXUS_RETURN_IF_ERROR(
+      Members(*parameters, what + ": its 'parameters'")
+          .ForEach([&](std::string_view key, dom::element v) -> Status {
+            if (key.substr(0, 13) == "shared_memory") {
+              return UnimplementedError(what + ": shared memory is not supported");
+            }
+            if (key != "binary_data_size") return OkStatus();
+            PLEXUS_ASSIGN_OR_RETURN(spec.binary_bytes,
+                                    ReadUint(v, what + ": 'binary_data_size'", INT64_MAX));
+            return OkStatus();
+          }));
   return spec;
 }
 
@@ -319,8 +320,7 @@ Status Decoder::ReadInput(dom::element value) {
   if (!spec.data && !spec.binary_bytes) {
     return InvalidArgumentError(what + " has neither 'data' nor 'binary_data_size'");
   }
-  Result<Tensor> tensor =
-      spec.data ? JsonInput(spec, *elements) : BinaryInput(spec, *elements);
+  Result<Tensor> tensor = spec.data ? JsonInput(spec, *elements) : BinaryInput(spec, *elements);
   if (!tensor.ok()) return tensor.status().WithContext(what);
   request_.inputs[index] = std::move(*tensor);
   return OkStatus();
@@ -334,9 +334,9 @@ Result<Tensor> Decoder::JsonInput(const InputSpec& spec, int64_t elements) {
                                 std::to_string(elements) + " of shape " +
                                 ShapeToString(*spec.shape));
   }
-  tensor_bytes_ += static_cast<size_t>(elements) * (DTypeSizeBytes(*spec.dtype) == 0
-                                                        ? sizeof(std::string)
-                                                        : DTypeSizeBytes(*spec.dtype));
+  tensor_bytes_ +=
+      static_cast<size_t>(elements) *
+      (DTypeSizeBytes(*spec.dtype) == 0 ? sizeof(std::string) : DTypeSizeBytes(*spec.dtype));
   if (tensor_bytes_ > limits_.max_tensor_bytes) {
     return ResourceExhaustedError("the request's tensors take more than the limit of " +
                                   std::to_string(limits_.max_tensor_bytes) + " bytes");
@@ -352,8 +352,7 @@ Result<Tensor> Decoder::BinaryInput(const InputSpec& spec, int64_t elements) {
                                 std::to_string(left) + " bytes are left in the body");
   }
   const size_t element_bytes = DTypeSizeBytes(*spec.dtype);
-  if (*spec.dtype != DType::kString &&
-      static_cast<uint64_t>(elements) * element_bytes != size) {
+  if (*spec.dtype != DType::kString && static_cast<uint64_t>(elements) * element_bytes != size) {
     return InvalidArgumentError("'binary_data_size' is " + std::to_string(size) + ", shape " +
                                 ShapeToString(*spec.shape) + " of " +
                                 std::string(DTypeProtocolName(*spec.dtype)) + " takes " +
@@ -413,8 +412,7 @@ Status Decoder::ReadOutput(dom::element value, size_t position) {
   if (!name) return InvalidArgumentError("an entry of 'outputs' has no 'name'");
   const std::string what = "output " + Quote(*name);
   RequestedOutput output{0, binary_outputs_};
-  while (output.index < servable_.outputs.size() &&
-         servable_.outputs[output.index].name != *name) {
+  while (output.index < servable_.outputs.size() && servable_.outputs[output.index].name != *name) {
     ++output.index;
   }
   if (output.index == servable_.outputs.size()) {

@@ -49,8 +49,8 @@ Result<InferRequest> DecodeInferRequest(const Servable& servable, const SharedBy
 Result<size_t> ParseTensorHeaderLength(std::string_view text, size_t body_bytes);
 
 // The answer: JSON, and the binary outputs as payload that borrows `outputs`. kInvalidArgument when
-// an output cannot be written as JSON (FP16, BF16, bytes that are not UTF-8); the caller should have
-// asked for binary.
+// an output cannot be written as JSON (FP16, BF16, bytes that are not UTF-8); the caller should
+// have asked for binary.
 Result<HttpResponse> EncodeInferResponse(const Servable& servable, const InferRequest& request,
                                          const std::vector<Tensor>& outputs);
 

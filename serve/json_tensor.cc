@@ -70,8 +70,8 @@ class Filler {
 
  private:
   Status Count(const std::string& what) const {
-    return InvalidArgumentError("its data " + what + ", shape " + ShapeToString(shape_) +
-                                " has " + std::to_string(count_));
+    return InvalidArgumentError("its data " + what + ", shape " + ShapeToString(shape_) + " has " +
+                                std::to_string(count_));
   }
 
   Status Level(dom::array data, size_t depth) {

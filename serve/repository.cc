@@ -127,8 +127,8 @@ Result<GraphPtr> ModelRepository::ImportModel(const std::string& name) const {
   return ImportStable(file);
 }
 
-Result<ServablePtr> ModelRepository::LoadVersion(const std::string& name, int64_t version,
-                                                 const fs::path& file, const ModelConfig& config) {
+Result<ServablePtr> ModelRepository::LoadFile(const std::string& name, int64_t version,
+                                              const fs::path& file, const ModelConfig& config) {
   PLEXUS_ASSIGN_OR_RETURN(const GraphPtr graph, ImportStable(file));
   auto servable = std::make_shared<Servable>();
   servable->name = name;
@@ -187,7 +187,7 @@ Result<ModelRepository::Entry> ModelRepository::LoadModel(const std::string& nam
         (config.versions == ModelConfig::Versions::kLatest && version == files.rbegin()->first) ||
         std::count(config.listed_versions.begin(), config.listed_versions.end(), version) > 0;
     if (!wanted) continue;
-    PLEXUS_ASSIGN_OR_RETURN(entry.versions[version], LoadVersion(name, version, file, config));
+    PLEXUS_ASSIGN_OR_RETURN(entry.versions[version], LoadFile(name, version, file, config));
   }
   if (entry.versions.empty()) return NotFoundError("none of the versions that config.yaml lists");
   return entry;

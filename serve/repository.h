@@ -71,6 +71,10 @@ class ModelRepository {
   // dependents if asked to; else those pipelines go on with what they hold.
   Status Unload(const std::string& name, bool unload_dependents);
 
+  // Loads one model file without entering it into the repository.
+  Result<ServablePtr> LoadFile(const std::string& name, int64_t version,
+                               const std::filesystem::path& file, const ModelConfig& config);
+
   // Loads that have not begun fail with kUnavailable from now on.
   void StopLoading() { stopping_.store(true, std::memory_order_relaxed); }  // a hint, no ordering
 
@@ -99,8 +103,6 @@ class ModelRepository {
   Result<Entry> LoadEntry(const std::string& name, const Found& found);
   Result<Entry> LoadModel(const std::string& name, const std::filesystem::path& folder);
   Result<Entry> LoadPipeline(const std::string& name, const std::filesystem::path& file);
-  Result<ServablePtr> LoadVersion(const std::string& name, int64_t version,
-                                  const std::filesystem::path& file, const ModelConfig& config);
   Result<GraphPtr> ImportModel(const std::string& name) const;
   Status WarmUp(const Servable& servable);
 

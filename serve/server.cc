@@ -31,12 +31,12 @@ Result<std::unique_ptr<Server>> Server::Start(Runtime& runtime, const ServerOpti
   }
   std::unique_ptr<Server> server(new Server(runtime, options));
   PLEXUS_RETURN_IF_ERROR(server->repository_.CheckReadable());
-  PLEXUS_ASSIGN_OR_RETURN(server->http_port_, server->http_.Listen(options.host, options.http_port,
-                                                                   &server->api_));
+  PLEXUS_ASSIGN_OR_RETURN(server->http_port_,
+                          server->http_.Listen(options.host, options.http_port, &server->api_));
   if (options.admin_port) {
-    PLEXUS_ASSIGN_OR_RETURN(server->admin_port_, server->http_.Listen(
-                                                     "127.0.0.1", *options.admin_port,
-                                                     &server->admin_));
+    PLEXUS_ASSIGN_OR_RETURN(
+        server->admin_port_,
+        server->http_.Listen("127.0.0.1", *options.admin_port, &server->admin_));
   }
   server->api_.LoadRepository(std::move(loaded));
   return server;

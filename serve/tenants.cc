@@ -9,8 +9,7 @@ namespace {
 constexpr size_t kMaxNameBytes = 64;
 
 bool IsTenantName(std::string_view name) {
-  return name.size() <= kMaxNameBytes &&
-         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+  return name.size() <= kMaxNameBytes && std::all_of(name.begin(), name.end(), [](unsigned char c) {
            return std::isalnum(c) || c == '.' || c == '_' || c == '-';
          });
 }

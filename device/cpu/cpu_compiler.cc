@@ -20,9 +20,10 @@ using cpu::LoweringContext;
 using cpu::MemoryPlan;
 using cpu::Operand;
 
-// Kernels shorter than this run in one sequence with their neighbours, up to the second bound.
+// Kernels of one block shorter than this run in one sequence with their neighbours.
 constexpr Duration kTinyKernel = std::chrono::microseconds(20);
-constexpr Duration kLongestSequence = std::chrono::microseconds(60);
+// Others do where nothing else could run beside them.
+constexpr Duration kLongestSequence = std::chrono::microseconds(100);
 constexpr size_t kOperandsOnStack = 32;
 
 // Where an operand lies, with everything known that can be known before the job.
@@ -124,19 +125,30 @@ MemoryPlan PlanFor(LoweringContext& context) {
 }
 
 // Per lowered kernel: the program kernel it becomes part of.
-std::vector<uint32_t> GroupTinyKernels(const std::vector<KernelSpec>& kernels) {
-  std::vector<uint32_t> group(kernels.size());
+std::vector<uint32_t> GroupSmallKernels(const std::vector<KernelSpec>& kernels,
+                                        const MemoryPlan& plan, uint32_t workers) {
+  std::vector<uint32_t> group(kernels.size()), successors(kernels.size());
+  for (const auto& predecessors : plan.predecessors) {
+    for (uint32_t p : predecessors) ++successors[p];
+  }
+  // Kernel k waits for the one before it, which nothing else waits for.
+  const auto chained = [&](uint32_t k) {
+    const auto& waits = plan.predecessors[k];
+    return successors[k - 1] == 1 && std::find(waits.begin(), waits.end(), k - 1) != waits.end();
+  };
   Duration total{0};
   uint32_t next = 0;
   bool open = false;  // the last group takes more
-  for (size_t k = 0; k < kernels.size(); ++k) {
-    const bool tiny = kernels[k].grid == 1 && kernels[k].time < kTinyKernel;
-    if (tiny && open && total + kernels[k].time <= kLongestSequence) {
-      total += kernels[k].time;
+  for (uint32_t k = 0; k < kernels.size(); ++k) {
+    const Duration time = kernels[k].time;
+    const bool one_block = kernels[k].grid == 1;
+    if (open && one_block && total + time <= kLongestSequence &&
+        (time < kTinyKernel || workers == 1 || chained(k))) {
+      total += time;
     } else {
       ++next;
-      total = kernels[k].time;
-      open = tiny;
+      total = time;
+      open = one_block;
     }
     group[k] = next - 1;
   }
@@ -235,7 +247,7 @@ Result<ProgramPtr> CpuCompiler::Compile(const Graph& region, const CompileOption
   LoweringContext context(graph, options, options_.workers, options_.target_block_time);
   PLEXUS_RETURN_IF_ERROR(context.LowerAll().WithContext("compile '" + options.name + "'"));
   const MemoryPlan plan = PlanFor(context);
-  const std::vector<uint32_t> group = GroupTinyKernels(context.kernels());
+  const std::vector<uint32_t> group = GroupSmallKernels(context.kernels(), plan, options_.workers);
 
   auto program = std::make_shared<Program>();
   program->id = NextProgramId();

@@ -28,6 +28,8 @@ const GemmKernel& BestGemm() {
   return baseline::kGemm;
 }
 
+bool GemmCanTake(const GemmWindows& windows) { return BestGemm().can_take(windows); }
+
 namespace {
 
 // Width in memory of the panel that starts at `column`.

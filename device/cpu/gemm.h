@@ -7,11 +7,13 @@
 
 namespace plexus::cpu {
 
-// What happens to a finished element: activations of passes/fused_ops.h.
+// What happens to a finished element: activations of passes/fused_ops.h, with their parameters p0,
+// p1, p2 in the order given there.
 enum class GemmActivation : uint8_t {
   kNone,
   kRelu,
   kLeakyRelu,
+  kLeakyReluClip,
   kSigmoid,
   kTanh,
   kGelu,
@@ -19,24 +21,48 @@ enum class GemmActivation : uint8_t {
   kClip,
   kHardSigmoid,
   kHardSwish,
+  kHardSwishAffine,
   kSilu,
+  kElu,
+  kSoftplus,
 };
+
+// The rows of `a` as windows over images: row r is the window of output pixel r (image, then y,
+// then x). Its `depth` elements are the channels of tap after tap when channels-last, or the taps
+// of channel after channel (an OIHW filter's order) when planar.
+struct GemmWindows {
+  bool planar = false;  // images lie [C, H, W]; few channels, dilation_width 1
+  int64_t channels = 0;
+  int64_t in_height = 1, in_width = 1, out_height = 1, out_width = 1;
+  int64_t kernel_height = 1, kernel_width = 1;
+  int64_t stride_height = 1, stride_width = 1;
+  int64_t dilation_height = 1, dilation_width = 1;
+  int64_t pad_top = 0, pad_left = 0;
+  int64_t pixel_stride = 0;      // elements from one pixel to the next; channels-last only
+  int64_t image_stride = 0;      // elements from one image to the next
+  const float* zeros = nullptr;  // at least `channels` (planar: kernel_width) zeros
+};
+// What the kernels can take.
+bool GemmCanTake(const GemmWindows& windows);
 
 // c[m, n] = activation(alpha · a[m, k] · b[k, n] + bias[n] + residual[m, n]).
 struct GemmArgs {
-  const float* a = nullptr;
+  const float* a = nullptr;  // row 0; or pixel 0 of image 0 with `windows`
   int64_t lda = 0;           // elements between rows
+  const GemmWindows* windows = nullptr;
+  int64_t first_row = 0;     // with `windows`: which row is row 0 of c and residual
   const float* b = nullptr;  // packed panels, from column 0 of the packed matrix
-  float* c = nullptr;
+  float* c = nullptr;        // must not overlap a
   int64_t ldc = 0;
   int64_t rows = 0, depth = 0;
-  // Columns [first_column, last_column) of c; first_column is a multiple of panel().
+  // Columns [first_column, last_column) of c: from one panel's first to another's last.
   int64_t first_column = 0, last_column = 0;
   const float* bias = nullptr;      // or null
-  const float* residual = nullptr;  // or null; leading dimension ldc
+  const float* residual = nullptr;  // or null; may be c
+  int64_t ld_residual = 0;          // 0: ldc
   float alpha = 1;
   GemmActivation activation = GemmActivation::kNone;
-  float p0 = 0, p1 = 0;
+  float p0 = 0, p1 = 0, p2 = 0;
 };
 
 // The build for one instruction set. b is packed as panels of `panel` columns: panel j holds
@@ -45,6 +71,7 @@ struct GemmArgs {
 struct GemmKernel {
   int64_t panel = 0, column_multiple = 0;
   void (*run)(const GemmArgs& args) = nullptr;
+  bool (*can_take)(const GemmWindows& windows) = nullptr;
 };
 const GemmKernel& BestGemm();
 

@@ -1,152 +1,401 @@
 // The inner loops of gemm.h, built once per instruction set (see vector.h for what may be
 // included).
 #include "device/cpu/gemm.h"
+#include "device/cpu/kernels/vector_math.h"
 #include "device/cpu/vector.h"
 
 namespace plexus::cpu::PLEXUS_ISA {
 
 namespace {
 
-// Rows × vectors of the register tile: 6×4 of 32 AVX-512 registers, 6×2 of 16 AVX2, 3×4 of 16 SSE.
+// The register tile: so many vectors wide (a panel), and as high as the registers allow for a tile
+// of `vectors`: of 32 AVX-512 registers, 16 of AVX2 or SSE.
 #if defined(__AVX512F__)
-constexpr int kRows = 6, kVectors = 4;
+constexpr int kVectors = 4, kMaxRows = 12;
+constexpr int RowsFor(int64_t vectors) { return vectors <= 2 ? 12 : vectors == 3 ? 8 : 6; }
 #elif defined(__AVX2__)
-constexpr int kRows = 6, kVectors = 2;
+constexpr int kVectors = 2, kMaxRows = 6;
+constexpr int RowsFor(int64_t) { return 6; }
 #else
-constexpr int kRows = 3, kVectors = 4;
+constexpr int kVectors = 4, kMaxRows = 3;
+constexpr int RowsFor(int64_t) { return 3; }
 #endif
+constexpr int64_t kPanel = kVectors * kLanes;
 
-V Activate(V x, const GemmArgs& g) {
-  switch (g.activation) {
-    case GemmActivation::kNone:
-      return x;
-    case GemmActivation::kRelu:
-      return Max(x, Splat(0));
-    case GemmActivation::kLeakyRelu:
-      return x > 0.0f ? x : x * g.p0;
-    case GemmActivation::kSigmoid:
-      return Sigmoid(x);
-    case GemmActivation::kTanh:
-      return Tanh(x);
-    case GemmActivation::kGelu:
-      return 0.5f * x * (1.0f + Erf(x * 0.70710678118654752f));
-    case GemmActivation::kGeluTanh:
-      return 0.5f * x * (1.0f + Tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-    case GemmActivation::kClip:
-      return Min(Max(x, Splat(g.p0)), Splat(g.p1));
-    case GemmActivation::kHardSigmoid:
-      return Min(Max(x * g.p0 + g.p1, Splat(0)), Splat(1));
-    case GemmActivation::kHardSwish:
-      return x * Min(Max(x * (1.0f / 6) + 0.5f, Splat(0)), Splat(1));
-    case GemmActivation::kSilu:
-      return x * Sigmoid(x);
-  }
-  return x;
-}
+// A panel of so many rows of b stays in the second cache while all rows of a pass by.
+constexpr int64_t kDepthChunk = 1024;
+constexpr int64_t kMaxRuns = 128;         // per chunk
+constexpr int64_t kMaxPlanarDepth = 640;  // windows of planar images are copied
 
-// One register tile: rows × (vectors · kLanes) columns from `column`; `valid` columns are stored.
+// A contiguous piece of depth of one register tile: `runs` pieces of `length` elements, which row m
+// finds at rows[run · kM + m].
+struct TileArgs {
+  const float* const* rows;
+  int64_t runs, length;
+  const float* b;
+  float* c;
+  int64_t ldc, valid;  // valid: columns to store
+  const float* bias;
+  const float* add;  // residual, or the sums so far
+  int64_t ld_add;
+  float alpha;
+  bool leaky, clip;  // in this order
+  float slope, low, high;
+};
+
 template <int kM, int kN>
-void Tile(const GemmArgs& g, int64_t row, const float* b, int64_t column, int64_t valid) {
+void Tile(const TileArgs& t) {
   V acc[kM][kN];
   for (int m = 0; m < kM; ++m) {
     for (int n = 0; n < kN; ++n) acc[m][n] = V{};
   }
-  const float* a = g.a + row * g.lda;
-  const int64_t lda = g.lda;
-  for (int64_t k = 0; k < g.depth; ++k) {
-    V bv[kN];
-    for (int n = 0; n < kN; ++n) bv[n] = Load(b + n * kLanes);
-    if constexpr (kM <= 2) {
-      // Few rows: the weights stream from memory or the last cache.
-      for (int n = 0; n < kN; ++n) __builtin_prefetch(b + (24 * kN + n) * kLanes);
-    }
-    b += kN * kLanes;
-    for (int m = 0; m < kM; ++m) {
-      const V av = Splat(a[m * lda + k]);
-      for (int n = 0; n < kN; ++n) acc[m][n] += av * bv[n];
+  const float* b = t.b;
+  const float* const* rows = t.rows;
+  const int64_t length = t.length;
+  for (int64_t run = 0; run < t.runs; ++run, rows += kM) {
+    const float* a[kM];
+    for (int m = 0; m < kM; ++m) a[m] = rows[m];
+    for (int64_t k = 0; k < length; ++k) {
+      V bv[kN];
+      for (int n = 0; n < kN; ++n) bv[n] = Load(b + n * kLanes);
+      if constexpr (kM <= 2) {
+        // Few rows: the weights stream from memory or the last cache.
+        for (int n = 0; n < kN; ++n) __builtin_prefetch(b + (24 * kN + n) * kLanes);
+      }
+      b += kN * kLanes;
+      for (int m = 0; m < kM; ++m) {
+        const V av = Splat(a[m][k]);
+        for (int n = 0; n < kN; ++n) acc[m][n] += av * bv[n];
+      }
     }
   }
-  for (int m = 0; m < kM; ++m) {
-    for (int n = 0; n < kN; ++n) {
-      const int64_t at = n * kLanes;
-      if (at >= valid) break;
-      V v = acc[m][n] * g.alpha;
-      float* c = g.c + (row + m) * g.ldc + column + at;
-      const float* r = g.residual ? g.residual + (row + m) * g.ldc + column + at : nullptr;
-      const float* bias = g.bias ? g.bias + column + at : nullptr;
-      if (valid - at >= kLanes) {
-        if (bias) v += Load(bias);
-        if (r) v += Load(r);
-        Store(c, Activate(v, g));
-        continue;
+  const V slope = Splat(t.slope), low = Splat(t.low), high = Splat(t.high);
+  for (int n = 0; n < kN; ++n) {
+    const int64_t at = n * kLanes;
+    const int64_t left = t.valid - at;
+    if (left <= 0) break;
+    const bool full = FullVector(left);
+    V bias = V{};
+    if (t.bias) bias = full ? Load(t.bias + at) : LoadPartial(t.bias + at, left);
+    for (int m = 0; m < kM; ++m) {
+      V v = acc[m][n] * t.alpha + bias;
+      if (t.add) {
+        const float* add = t.add + m * t.ld_add + at;
+        v += full ? Load(add) : LoadPartial(add, left);
       }
-      float buffer[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        buffer[i] = at + i < valid ? (bias ? bias[i] : 0) + (r ? r[i] : 0) : 0;
+      if (t.leaky) v = v >= 0.0f ? v : v * slope;
+      if (t.clip) v = Min(Max(v, low), high);
+      float* c = t.c + m * t.ldc + at;
+      if (full) {
+        Store(c, v);
+      } else {
+        StorePartial(c, v, left);
       }
-      Store(buffer, Activate(v + Load(buffer), g));
-      for (int64_t i = 0; i < valid - at; ++i) c[i] = buffer[i];
     }
   }
 }
 
-using TileFunction = void (*)(const GemmArgs&, int64_t, const float*, int64_t, int64_t);
+using TileFunction = void (*)(const TileArgs&);
 
-template <int kN>
+template <int kN, int kM>
 TileFunction TileFor(int64_t rows) {
-  switch (rows) {
-    case 1:
-      return Tile<1, kN>;
-    case 2:
-      return Tile<2, kN>;
-    case 3:
-      return Tile<3, kN>;
-#if defined(__AVX2__)
-    case 4:
-      return Tile<4, kN>;
-    case 5:
-      return Tile<5, kN>;
-    default:
-      return Tile<6, kN>;
-#else
-    default:
-      return Tile<3, kN>;
-#endif
+  if constexpr (kM > 1) {
+    if (rows < kM) return TileFor<kN, kM - 1>(rows);
   }
+  return Tile<kM, kN>;
 }
 
 TileFunction TileFor(int64_t rows, int64_t vectors) {
   switch (vectors) {
     case 1:
-      return TileFor<1>(rows);
+      return TileFor<1, RowsFor(1)>(rows);
     case 2:
-      return TileFor<2>(rows);
+      return TileFor<2, RowsFor(2)>(rows);
 #if !defined(__AVX2__) || defined(__AVX512F__)
     case 3:
-      return TileFor<3>(rows);
+      return TileFor<3, RowsFor(3)>(rows);
 #endif
     default:
-      return TileFor<kVectors>(rows);
+      return TileFor<kVectors, RowsFor(kVectors)>(rows);
+  }
+}
+
+// f(element) on a tile that was just stored.
+template <typename F>
+void ForTile(float* c, int64_t ldc, int64_t rows, int64_t columns, F f) {
+  for (int64_t m = 0; m < rows; ++m, c += ldc) {
+    for (int64_t n = 0; n < columns; n += kLanes) {
+      const int64_t left = columns - n;
+      if (FullVector(left)) {
+        Store(c + n, f(Load(c + n)));
+      } else {
+        StorePartial(c + n, f(LoadPartial(c + n, left)), left);
+      }
+    }
+  }
+}
+
+// Activations that the tile does not do itself.
+void Activate(const GemmArgs& g, float* c, int64_t rows, int64_t columns) {
+  const float p0 = g.p0, p1 = g.p1;
+  auto apply = [&](auto f) { ForTile(c, g.ldc, rows, columns, f); };
+  const auto hard_swish = [](V x) {
+    return x * Min(Max(x * (1.0f / 6) + 0.5f, Splat(0)), Splat(1));
+  };
+  switch (g.activation) {
+    case GemmActivation::kNone:
+    case GemmActivation::kRelu:
+    case GemmActivation::kClip:
+    case GemmActivation::kLeakyRelu:
+    case GemmActivation::kLeakyReluClip:
+      return;  // in the tile
+    case GemmActivation::kSigmoid:
+      return apply([](V x) { return Sigmoid(x); });
+    case GemmActivation::kTanh:
+      return apply([](V x) { return Tanh(x); });
+    case GemmActivation::kGelu:
+      return apply([](V x) { return 0.5f * x * (1.0f + Erf(x * 0.70710678118654752f)); });
+    case GemmActivation::kGeluTanh:
+      return apply([](V x) {
+        return 0.5f * x * (1.0f + Tanh(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+      });
+    case GemmActivation::kHardSigmoid:
+      return apply([=](V x) { return Min(Max(x * p0 + p1, Splat(0)), Splat(1)); });
+    case GemmActivation::kHardSwish:
+      return apply(hard_swish);
+    case GemmActivation::kHardSwishAffine:
+      return apply([=](V x) { return hard_swish(x) * p0 + p1; });
+    case GemmActivation::kSilu:
+      return apply([](V x) { return x * Sigmoid(x); });
+    case GemmActivation::kElu:
+      return apply([=](V x) { return x >= 0.0f ? x : Expm1Negative(Min(x, Splat(0))) * p0; });
+    case GemmActivation::kSoftplus:
+      return apply([](V x) { return SoftplusFull(x); });
+  }
+}
+
+// How depth is cut: equal runs, and so many runs at a time.
+struct Runs {
+  int64_t count, length, per_chunk;
+  int64_t parts;  // runs per tap (channels-last windows with many channels) or per plain row
+};
+
+Runs RunsOf(const GemmArgs& g) {
+  Runs runs;
+  runs.parts = 1;
+  if (g.windows && g.windows->planar) {
+    runs.length = g.depth;
+  } else {
+    runs.length = g.windows ? g.windows->channels : g.depth;
+    // Equal parts of at most kDepthChunk, if there are such.
+    int64_t parts = (runs.length + kDepthChunk - 1) / kDepthChunk;
+    while (parts < 64 && runs.length % parts != 0) ++parts;
+    if (runs.length % parts == 0) {
+      runs.length /= parts;
+      runs.parts = parts;
+    }
+  }
+  runs.count = g.depth / runs.length;
+  // With few rows everything is read once anyway.
+  const int64_t chunk = g.rows > 2 * kMaxRows ? kDepthChunk : g.depth;
+  const int64_t chunks = (g.depth + chunk - 1) / chunk;
+  runs.per_chunk = (runs.count + chunks - 1) / chunks;
+  if (runs.per_chunk > kMaxRuns) runs.per_chunk = kMaxRuns;
+  return runs;
+}
+
+// The windows of consecutive rows.
+class WindowRows {
+ public:
+  WindowRows(const GemmArgs& g, const Runs& runs) : w_(*g.windows), a_(g.a), runs_(runs) {}
+
+  // rows[(run - first) · kM + m] for `count` rows from `row` and runs [first, last).
+  void Fill(int64_t row, int64_t count, int64_t first, int64_t last, const float** rows) {
+    const int64_t pixels = w_.out_height * w_.out_width;
+    int64_t image = row / pixels, at = row % pixels;
+    int64_t y = at / w_.out_width, x = at % w_.out_width;
+    for (int64_t m = 0; m < count; ++m) {
+      const float* base = a_ + image * w_.image_stride;
+      const int64_t top = y * w_.stride_height - w_.pad_top;
+      const int64_t left = x * w_.stride_width - w_.pad_left;
+      if (w_.planar) {
+        rows[m] = PlanarWindow(base, top, left, copies_ + m * kMaxPlanarDepth);
+      } else {
+        FillTaps(base, top, left, first, last, rows + m, count);
+      }
+      if (++x == w_.out_width) {
+        x = 0;
+        if (++y == w_.out_height) y = 0, ++image;
+      }
+    }
+  }
+
+ private:
+  void FillTaps(const float* base, int64_t top, int64_t left, int64_t first, int64_t last,
+                const float** rows, int64_t step) {
+    int64_t part = 0, kx = 0, ky = 0;
+    if (first > 0) {
+      part = first % runs_.parts;
+      kx = first / runs_.parts % w_.kernel_width;
+      ky = first / runs_.parts / w_.kernel_width;
+    }
+    for (int64_t run = first; run < last; ++ky, kx = 0) {
+      const int64_t iy = top + ky * w_.dilation_height;
+      const bool row_inside = iy >= 0 && iy < w_.in_height;
+      const float* line = base + iy * w_.in_width * w_.pixel_stride;
+      for (; kx < w_.kernel_width && run < last; ++kx, part = 0) {
+        const int64_t ix = left + kx * w_.dilation_width;
+        const bool inside = row_inside && ix >= 0 && ix < w_.in_width;
+        const float* from = inside ? line + ix * w_.pixel_stride : w_.zeros;
+        for (; part < runs_.parts && run < last; ++part, ++run, rows += step) {
+          *rows = from + part * runs_.length;
+        }
+      }
+    }
+  }
+
+  const float* PlanarWindow(const float* base, int64_t top, int64_t left, float* copy) {
+    const int64_t width = w_.kernel_width;
+    const bool inside = left >= 0 && left + width <= w_.in_width;
+    if (inside && w_.channels * w_.kernel_height == 1 && top >= 0 && top < w_.in_height) {
+      return base + top * w_.in_width + left;
+    }
+    float* to = copy;
+    for (int64_t channel = 0; channel < w_.channels; ++channel) {
+      const float* plane = base + channel * w_.in_height * w_.in_width;
+      for (int64_t ky = 0; ky < w_.kernel_height; ++ky, to += width) {
+        const int64_t iy = top + ky * w_.dilation_height;
+        const float* from = plane + iy * w_.in_width + left;
+        if (iy < 0 || iy >= w_.in_height) {
+          for (int64_t kx = 0; kx < width; ++kx) to[kx] = 0;
+        } else if (!inside) {
+          for (int64_t kx = 0; kx < width; ++kx) {
+            const bool there = left + kx >= 0 && left + kx < w_.in_width;
+            to[kx] = there ? from[kx] : 0;
+          }
+        } else if (width < kLanes) {
+          StorePartial(to, LoadPartial(from, width), width);
+        } else {
+          for (int64_t kx = 0; kx < width; ++kx) to[kx] = from[kx];
+        }
+      }
+    }
+    return copy;
+  }
+
+  const GemmWindows& w_;
+  const float* a_;
+  const Runs& runs_;
+  float copies_[kMaxRows * kMaxPlanarDepth];
+};
+
+bool CanTake(const GemmWindows& w) {
+  if (!w.planar) return true;
+  return w.dilation_width == 1 && w.channels * w.kernel_height * w.kernel_width <= kMaxPlanarDepth;
+}
+
+void SetEpilogue(const GemmArgs& g, bool first, bool last, TileArgs& t) {
+  t.alpha = g.alpha;
+  t.bias = first ? g.bias : nullptr;
+  t.leaky = t.clip = false;
+  t.slope = g.p0;
+  t.low = g.p0;
+  t.high = g.p1;
+  if (!last) return;
+  switch (g.activation) {
+    case GemmActivation::kRelu:
+      t.clip = true;
+      t.low = 0;
+      t.high = __builtin_inff();
+      return;
+    case GemmActivation::kClip:
+      t.clip = true;
+      return;
+    case GemmActivation::kLeakyReluClip:
+      t.leaky = t.clip = true;
+      t.low = g.p1;
+      t.high = g.p2;
+      return;
+    case GemmActivation::kLeakyRelu:
+      t.leaky = true;
+      return;
+    default:
+      return;
+  }
+}
+
+// One panel, one chunk of depth, all rows. `fill(row, count, rows)` finds the rows' runs.
+template <typename Fill>
+void RunPanel(const GemmArgs& g, int64_t column, const float* b, TileArgs t, bool first, bool last,
+              Fill fill) {
+  const float* pointers[kMaxRows * kMaxRuns];
+  const int64_t left = g.last_column - column;
+  t.valid = left < kPanel ? left : kPanel;
+  const int64_t vectors = (t.valid + kLanes - 1) / kLanes;
+  t.b = b;
+  t.rows = pointers;
+  t.ldc = g.ldc;
+  if (t.bias) t.bias += column;
+  const int64_t ld_residual = g.ld_residual ? g.ld_residual : g.ldc;
+  const int64_t height = RowsFor(vectors);
+  const TileFunction full = TileFor(height, vectors);
+  for (int64_t row = 0; row < g.rows;) {
+    int64_t count = g.rows - row;
+    // Two tiles of about the same height rather than a full and a very low one.
+    if (count > height && count < height + 3) count = (count + 1) / 2;
+    if (count > height) count = height;
+    fill(row, count, pointers);
+    t.c = g.c + row * g.ldc + column;
+    if (!first) {
+      t.add = t.c;
+      t.ld_add = g.ldc;
+    } else if (g.residual) {
+      t.add = g.residual + row * ld_residual + column;
+      t.ld_add = ld_residual;
+    } else {
+      t.add = nullptr;
+    }
+    (count == height ? full : TileFor(count, vectors))(t);
+    if (last) Activate(g, t.c, count, t.valid);
+    row += count;
   }
 }
 
 void Run(const GemmArgs& g) {
-  constexpr int64_t kPanel = kVectors * kLanes;
-  for (int64_t column = g.first_column; column < g.last_column; column += kPanel) {
-    const int64_t left = g.last_column - column;
-    const int64_t valid = left < kPanel ? left : kPanel;
-    const int64_t vectors = (valid + kLanes - 1) / kLanes;
-    const float* b = g.b + column * g.depth;
-    const TileFunction full = TileFor(kRows, vectors);
-    int64_t row = 0;
-    for (; row + kRows <= g.rows; row += kRows) full(g, row, b, column, valid);
-    if (row < g.rows) TileFor(g.rows - row, vectors)(g, row, b, column, valid);
+  const Runs runs = RunsOf(g);
+  TileArgs t;
+  for (int64_t run = 0; run < runs.count; run += runs.per_chunk) {
+    const int64_t end = run + runs.per_chunk < runs.count ? run + runs.per_chunk : runs.count;
+    const bool first = run == 0, last = end == runs.count;
+    SetEpilogue(g, first, last, t);
+    t.runs = end - run;
+    t.length = runs.length;
+    for (int64_t column = g.first_column; column < g.last_column; column += kPanel) {
+      // The last panel may be narrower.
+      const int64_t left = g.last_column - column < kPanel ? g.last_column - column : kPanel;
+      const int64_t width = (left + kLanes - 1) / kLanes * kLanes;
+      const float* b = g.b + column * g.depth + run * runs.length * width;
+      if (g.windows) {
+        WindowRows windows(g, runs);
+        RunPanel(g, column, b, t, first, last, [&](int64_t row, int64_t count, const float** p) {
+          windows.Fill(g.first_row + row, count, run, end, p);
+        });
+      } else {
+        RunPanel(g, column, b, t, first, last, [&](int64_t row, int64_t count, const float** p) {
+          for (int64_t r = run; r < end; ++r) {
+            for (int64_t m = 0; m < count; ++m) {
+              *p++ = g.a + (row + m) * g.lda + r * runs.length;
+            }
+          }
+        });
+      }
+    }
   }
 }
 
 }  // namespace
 
 extern const GemmKernel kGemm;
-const GemmKernel kGemm = {kVectors * kLanes, kLanes, Run};
+const GemmKernel kGemm = {kPanel, kLanes, Run, CanTake};
 
 }  // namespace plexus::cpu::PLEXUS_ISA

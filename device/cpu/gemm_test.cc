@@ -69,25 +69,32 @@ TEST(GemmTest, EveryBorderMatchesPlainLoops) {
 TEST(GemmTest, ActivationsMatchTheMathLibrary) {
   struct Case {
     GemmActivation activation;
-    float p0, p1;
+    float p0, p1, p2;
     double (*expected)(double);
   };
   const Case cases[] = {
-      {GemmActivation::kSigmoid, 0, 0, [](double x) { return 1 / (1 + std::exp(-x)); }},
-      {GemmActivation::kTanh, 0, 0, [](double x) { return std::tanh(x); }},
-      {GemmActivation::kGelu, 0, 0,
+      {GemmActivation::kSigmoid, 0, 0, 0, [](double x) { return 1 / (1 + std::exp(-x)); }},
+      {GemmActivation::kTanh, 0, 0, 0, [](double x) { return std::tanh(x); }},
+      {GemmActivation::kGelu, 0, 0, 0,
        [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }},
-      {GemmActivation::kGeluTanh, 0, 0,
+      {GemmActivation::kGeluTanh, 0, 0, 0,
        [](double x) {
          return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
        }},
-      {GemmActivation::kClip, 0, 6, [](double x) { return std::min(6.0, std::max(0.0, x)); }},
-      {GemmActivation::kLeakyRelu, 0.1f, 0, [](double x) { return x > 0 ? x : 0.1 * x; }},
-      {GemmActivation::kHardSigmoid, 0.2f, 0.5f,
+      {GemmActivation::kClip, 0, 6, 0, [](double x) { return std::min(6.0, std::max(0.0, x)); }},
+      {GemmActivation::kLeakyRelu, 0.1f, 0, 0, [](double x) { return x > 0 ? x : 0.1 * x; }},
+      {GemmActivation::kHardSigmoid, 0.2f, 0.5f, 0,
        [](double x) { return std::min(1.0, std::max(0.0, 0.2 * x + 0.5)); }},
-      {GemmActivation::kHardSwish, 0, 0,
+      {GemmActivation::kHardSwish, 0, 0, 0,
        [](double x) { return x * std::min(1.0, std::max(0.0, x / 6 + 0.5)); }},
-      {GemmActivation::kSilu, 0, 0, [](double x) { return x / (1 + std::exp(-x)); }},
+      {GemmActivation::kLeakyReluClip, 0.1f, -0.5f, 3,
+       [](double x) { return std::min(3.0, std::max(-0.5, x > 0 ? x : 0.1 * x)); }},
+      {GemmActivation::kHardSwishAffine, 2, -1, 0,
+       [](double x) { return 2 * x * std::min(1.0, std::max(0.0, x / 6 + 0.5)) - 1; }},
+      {GemmActivation::kElu, 1.5f, 0, 0, [](double x) { return x >= 0 ? x : 1.5 * std::expm1(x); }},
+      {GemmActivation::kSoftplus, 0, 0, 0,
+       [](double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }},
+      {GemmActivation::kSilu, 0, 0, 0, [](double x) { return x / (1 + std::exp(-x)); }},
   };
   const int64_t columns = 401;
   std::vector<float> b(columns), packed(PackedFloats(1, columns)), c(columns);
@@ -106,6 +113,7 @@ TEST(GemmTest, ActivationsMatchTheMathLibrary) {
     args.activation = test.activation;
     args.p0 = test.p0;
     args.p1 = test.p1;
+    args.p2 = test.p2;
     BestGemm().run(args);
     for (int64_t n = 0; n < columns; ++n) {
       ASSERT_NEAR(c[n], test.expected(b[n]), 2e-6 * std::max(1.0f, std::abs(b[n])))
@@ -113,6 +121,100 @@ TEST(GemmTest, ActivationsMatchTheMathLibrary) {
     }
   }
 }
+
+struct WindowCase {
+  int64_t images, channels, height, width, out_channels, kernel_height, kernel_width, stride, pad,
+      dilation;
+  bool planar;
+};
+
+class GemmWindowTest : public testing::TestWithParam<WindowCase> {};
+
+TEST_P(GemmWindowTest, MatchesAConvolutionInPlainLoops) {
+  const WindowCase& t = GetParam();
+  GemmWindows w;
+  w.planar = t.planar;
+  w.channels = t.channels;
+  w.in_height = t.height, w.in_width = t.width;
+  w.kernel_height = t.kernel_height, w.kernel_width = t.kernel_width;
+  w.stride_height = w.stride_width = t.stride;
+  w.dilation_height = t.dilation;
+  w.dilation_width = t.planar ? 1 : t.dilation;
+  w.pad_top = w.pad_left = t.pad;
+  w.out_height =
+      (t.height + 2 * t.pad - (t.kernel_height - 1) * w.dilation_height - 1) / t.stride + 1;
+  w.out_width = (t.width + 2 * t.pad - (t.kernel_width - 1) * w.dilation_width - 1) / t.stride + 1;
+  w.pixel_stride = t.channels + (t.planar ? 0 : 3);
+  const int64_t plane = t.height * t.width;
+  w.image_stride = plane * w.pixel_stride;
+  const std::vector<float> zeros(std::max(t.channels, t.kernel_width));
+  w.zeros = zeros.data();
+  ASSERT_TRUE(GemmCanTake(w));
+  auto x_at = [&](int64_t n, int64_t c, int64_t iy, int64_t ix) {
+    return n * w.image_stride +
+           (t.planar ? c * plane + iy * t.width + ix : (iy * t.width + ix) * w.pixel_stride + c);
+  };
+  auto depth_at = [&](int64_t c, int64_t ky, int64_t kx) {
+    return t.planar ? (c * t.kernel_height + ky) * t.kernel_width + kx
+                    : (ky * t.kernel_width + kx) * t.channels + c;
+  };
+  const int64_t depth = t.channels * t.kernel_height * t.kernel_width, columns = t.out_channels;
+  const int64_t rows = t.images * w.out_height * w.out_width;
+  const auto x = RandomFloats(t.images * w.image_stride, 1), b = RandomFloats(depth * columns, 2);
+  const auto residual = RandomFloats(rows * columns, 3), bias = RandomFloats(columns, 4);
+  std::vector<float> packed(PackedFloats(depth, columns)), c = residual;
+  PackGemm(b.data(), columns, 1, depth, 0, columns, columns, packed.data());
+  GemmArgs args;
+  args.windows = &w;
+  args.a = x.data();
+  args.b = packed.data();
+  args.bias = bias.data();
+  args.ldc = columns;
+  args.depth = depth;
+  args.last_column = columns;
+  args.activation = GemmActivation::kLeakyRelu;
+  args.p0 = 0.5f;
+  // In two pieces; over the residual.
+  for (int64_t first : {int64_t{0}, rows / 3}) {
+    args.first_row = first;
+    args.rows = first ? rows - first : rows / 3;
+    args.c = c.data() + first * columns;
+    args.residual = args.c;
+    BestGemm().run(args);
+    if (rows / 3 == 0) break;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t n = r / (w.out_height * w.out_width), at = r % (w.out_height * w.out_width);
+    const int64_t oy = at / w.out_width, ox = at % w.out_width;
+    for (int64_t o = 0; o < columns; ++o) {
+      double sum = double{bias[o]} + residual[r * columns + o];
+      for (int64_t ch = 0; ch < t.channels; ++ch) {
+        for (int64_t ky = 0; ky < t.kernel_height; ++ky) {
+          for (int64_t kx = 0; kx < t.kernel_width; ++kx) {
+            const int64_t iy = oy * t.stride - t.pad + ky * w.dilation_height;
+            const int64_t ix = ox * t.stride - t.pad + kx * w.dilation_width;
+            if (iy < 0 || ix < 0 || iy >= t.height || ix >= t.width) continue;
+            sum += double{x[x_at(n, ch, iy, ix)]} * b[depth_at(ch, ky, kx) * columns + o];
+          }
+        }
+      }
+      const double expected = sum >= 0 ? sum : 0.5 * sum;
+      ASSERT_NEAR(c[r * columns + o], expected, 2e-5 * std::sqrt(depth)) << "row " << r;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GemmWindowTest,
+                         testing::Values(WindowCase{1, 3, 9, 11, 20, 3, 3, 1, 1, 1, false},
+                                         WindowCase{2, 3, 9, 11, 20, 3, 3, 2, 1, 1, true},
+                                         WindowCase{2, 1, 12, 40, 70, 1, 16, 4, 5, 1, true},
+                                         WindowCase{1, 3, 16, 16, 64, 7, 7, 2, 3, 1, true},
+                                         WindowCase{3, 24, 7, 5, 24, 3, 1, 1, 0, 1, false},
+                                         WindowCase{2, 40, 7, 7, 130, 3, 3, 1, 2, 2, false},
+                                         // Depth in several chunks, taps in several parts.
+                                         WindowCase{1, 300, 6, 6, 70, 3, 3, 1, 1, 1, false},
+                                         WindowCase{1, 2050, 4, 4, 20, 1, 1, 1, 0, 1, false},
+                                         WindowCase{1, 1031, 5, 4, 20, 3, 1, 2, 1, 1, false}));
 
 }  // namespace
 }  // namespace plexus::cpu

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "program/reference/reference.h"
 
@@ -48,6 +49,12 @@ void ConvertPlane(const PlaneJob& job, const From* from, To* to, int64_t begin, 
   const int64_t to_c = job.to_last ? 1 : job.pixels;
   constexpr int64_t kTile = 16;
   if (from_c == 1 && to_c == 1) {
+    if (std::is_same_v<Op, Same> && job.channels > 1) {
+      for (int64_t p = begin; p < end; ++p) {
+        std::memcpy(to + p * to_p, from + p * from_p, job.channels * sizeof(To));
+      }
+      return;
+    }
     for (int64_t p = begin; p < end; ++p) {
       for (int64_t c = 0; c < job.channels; ++c) {
         to[p * to_p + c] = Op::Convert(from[p * from_p + c]);
@@ -137,13 +144,14 @@ Result<Conversion> MakeConversion(const ConversionSpec& spec) {
     job.channels = spec.shape[1];
     job.pixels = elements / (spec.shape[0] * spec.shape[1]);
     job.from_stride = spec.from_pixel_stride ? spec.from_pixel_stride : job.channels;
-    job.to_stride = job.channels;
+    job.to_stride = spec.to_pixel_stride ? spec.to_pixel_stride : job.channels;
   }
   conversion.from_image_bytes = static_cast<size_t>(job.pixels) *
                                 (job.from_last ? job.from_stride : job.channels) *
                                 DTypeSizeBytes(spec.from_dtype);
-  conversion.to_image_bytes =
-      static_cast<size_t>(job.pixels) * job.channels * DTypeSizeBytes(spec.to_dtype);
+  conversion.to_image_bytes = static_cast<size_t>(job.pixels) *
+                              (job.to_last ? job.to_stride : job.channels) *
+                              DTypeSizeBytes(spec.to_dtype);
   return conversion;
 }
 

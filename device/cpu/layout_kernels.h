@@ -15,9 +15,10 @@ struct ConversionSpec {
   DType from_dtype = DType::kUndefined;
   DType to_dtype = DType::kUndefined;
   int64_t from_pixel_stride = 0;  // channels-last source; 0: dense
+  int64_t to_pixel_stride = 0;    // channels-last target; 0: dense
 };
 
-// Adds the kernel that copies `from` to `to` (dense). The shape has at least one element.
+// Adds the kernel that copies `from` to `to`. The shape has at least one element.
 Status AddConversion(LoweringContext& context, const ConversionSpec& spec, Operand from, Operand to,
                      const std::string& value_name);
 

@@ -303,6 +303,9 @@ Status LoweringContext::LowerNode(const Node& node) {
     }
     return OkStatus();
   }
+  if (const ValueId out = Out(node, 0); out.valid() && concat_in_place_[out.value()]) {
+    return FinishConcat(node);
+  }
   bool empty_input = false;
   for (ValueId in : node.inputs) {
     if (in.valid() && num_elements(in) == 0) empty_input = true;
@@ -403,6 +406,7 @@ Status LoweringContext::LowerAll() {
     }
   }
   PlanOutputs();
+  PlanConcats();
   for (size_t i = 0; i < graph_->inputs().size(); ++i) {
     const ValueId v = graph_->inputs()[i];
     Storage storage;

@@ -125,6 +125,9 @@ class LoweringContext {
   // and dtype; *in_place says whether. For kernels that read element i before they write it.
   Result<Operand> WriteOver(ValueId v, Layout layout, ValueId over, bool* in_place,
                             DType dtype = DType::kUndefined);
+  // As Write(v, kChannelsLast), for kernels that can write with any pixel stride: where v only goes
+  // into a Concat along the channels, it is written straight into the concatenation.
+  Result<Operand> WriteStrided(ValueId v);
   // v is the same bytes as `of`: no kernel. With both row-major: any reshape. With other layouts
   // the caller knows that the order of elements in memory is right (e.g. a Transpose from
   // channels-last to row-major). kFailedPrecondition if `of` is not held in `of_layout`.
@@ -167,11 +170,20 @@ class LoweringContext {
     DType dtype = DType::kUndefined;
     Operand operand;
   };
+  // Where a value lies inside a concatenation that is built in place.
+  struct Placement {
+    ValueId into;         // the Concat's output; invalid: nowhere
+    int64_t channel = 0;  // of `into`
+    bool written = false;
+  };
   StorageId AddStorage(Storage storage);
   size_t FormBytes(ValueId v, DType dtype) const;
   Status LowerNode(const Node& node);
   void PlanOutputs();
   Status FinishOutputs();
+  void PlanConcats();
+  Status FinishConcat(const Node& node);
+  Operand PlacedOperand(ValueId v);
   Result<Operand> AddForm(ValueId v, Layout layout, DType dtype);
   Status DefineForm(ValueId v, Form form);
   const Form* FindForm(ValueId v, Layout layout, DType dtype) const;
@@ -189,6 +201,10 @@ class LoweringContext {
   std::vector<StorageId> output_storage_;
   std::vector<Storage> storages_;
   std::vector<KernelSpec> kernels_;
+  std::vector<Placement> placements_;      // per value
+  std::vector<bool> concat_in_place_;      // per value: output of such a Concat
+  std::vector<StorageId> concat_storage_;  // per value: of an outermost such Concat, once there
+  uint32_t next_part_ = 1;
   size_t constant_bytes_ = 0;
 };
 

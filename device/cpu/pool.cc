@@ -40,7 +40,8 @@ struct PoolJob {
   bool average = false;
   bool include_pad = false;  // divide by the whole window, padding (as far as declared) included
   int64_t declared_bottom = 0, declared_right = 0;
-  DType dtype = DType::kFloat32;  // or (u)int8, maximum only
+  DType dtype = DType::kFloat32;          // or (u)int8, maximum only
+  int64_t in_stride = 0, out_stride = 0;  // elements from one pixel to the next
 };
 
 // How many positions of a window count: inside the input, or inside input plus declared padding.
@@ -58,8 +59,9 @@ void PoolRow(const PoolJob& job, int64_t image, int64_t row, const std::byte* x_
   const WindowGeometry& g = job.g;
   const int64_t channels = g.in_channels;
   const int64_t size = static_cast<int64_t>(DTypeSizeBytes(job.dtype));
-  x_bytes += image * g.in_height * g.in_width * channels * size;
-  y_bytes += (image * g.out_height + row) * g.out_width * channels * size;
+  const int64_t in_stride = job.in_stride, out_stride = job.out_stride;
+  x_bytes += image * g.in_height * g.in_width * in_stride * size;
+  y_bytes += (image * g.out_height + row) * g.out_width * out_stride * size;
   const float* x = reinterpret_cast<const float*>(x_bytes);
   const PoolKernels& kernels = BestPool();
   int64_t taps[kMaxTaps];
@@ -75,9 +77,9 @@ void PoolRow(const PoolJob& job, int64_t image, int64_t row, const std::byte* x_
         if (ix >= 0 && ix < g.in_width) taps[count++] = iy * g.in_width + ix;
       }
     }
-    float* out = reinterpret_cast<float*>(y_bytes) + column * channels;
+    float* out = reinterpret_cast<float*>(y_bytes) + column * out_stride;
     if (size == 1) {
-      std::byte* bytes = y_bytes + column * channels;
+      std::byte* bytes = y_bytes + column * out_stride;
       if (count == 0) {
         std::fill(bytes, bytes + channels, std::byte(job.dtype == DType::kInt8 ? 0x80 : 0));
       } else {
@@ -93,9 +95,9 @@ void PoolRow(const PoolJob& job, int64_t image, int64_t row, const std::byte* x_
                   CountPositions(left, g.kernel_width, g.dilation_width, -g.pad_left,
                                  g.in_width + job.declared_right);
       }
-      kernels.sum(x, taps, count, channels, channels, 1.0f / static_cast<float>(divisor), out);
+      kernels.sum(x, taps, count, in_stride, channels, 1.0f / static_cast<float>(divisor), out);
     } else {
-      kernels.max(x, taps, count, channels, channels, out);
+      kernels.max(x, taps, count, in_stride, channels, out);
     }
   }
 }
@@ -131,8 +133,17 @@ Status LowerWindowPool(LoweringContext& context, const Node& node) {
   kernel.bytes = DTypeSizeBytes(dtype) * (context.num_elements(x) + outputs);
   const int64_t rows = g.images * g.out_height;
   kernel.grid = context.GridFor(kernel.flops * 4, kernel.bytes, rows);
-  PLEXUS_ASSIGN_OR_RETURN(Operand in, context.Read(x, Layout::kChannelsLast));
-  PLEXUS_ASSIGN_OR_RETURN(Operand out, context.Write(y, Layout::kChannelsLast));
+  job.in_stride = job.out_stride = g.in_channels;
+  Operand in, out;
+  if (bytes) {
+    PLEXUS_ASSIGN_OR_RETURN(in, context.Read(x, Layout::kChannelsLast));
+    PLEXUS_ASSIGN_OR_RETURN(out, context.Write(y, Layout::kChannelsLast));
+  } else {
+    PLEXUS_ASSIGN_OR_RETURN(in, context.ReadStrided(x));
+    PLEXUS_ASSIGN_OR_RETURN(out, context.WriteStrided(y));
+    if (in.pixel_stride) job.in_stride = in.pixel_stride;
+    if (out.pixel_stride) job.out_stride = out.pixel_stride;
+  }
   kernel.reads = {in};
   kernel.writes = {out};
   kernel.run = [job, rows, grid = int64_t{kernel.grid}](uint32_t first, uint32_t count,

@@ -100,6 +100,17 @@ Result<std::unique_ptr<Arena>> SimDevice::AllocateArena(size_t size_bytes) {
   return arena;
 }
 
+// A fault ends the whole launch: what is left of it does not run.
+void SimDevice::Discard(LaunchId launch) {
+  std::erase_if(waiting_, [&](const Launch& l) { return l.id == launch; });
+  std::erase_if(running_, [&](const Running& r) {
+    if (r.launch.id != launch) return false;
+    --busy_[r.unit.value()];
+    return true;
+  });
+  Place();
+}
+
 TimePoint SimDevice::NextAt() const {
   TimePoint next = TimePoint::max();
   for (const Running& r : running_) next = std::min(next, r.end);
@@ -142,6 +153,7 @@ bool SimDevice::Step() {
     case Fate::kFault:
       event.kind = DeviceEvent::Kind::kFault;
       event.status = InternalError("simulated fault");
+      Discard(over.launch.id);
       break;
     case Fate::kLoseDevice:
       event.kind = DeviceEvent::Kind::kDeviceLost;

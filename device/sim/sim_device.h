@@ -71,6 +71,7 @@ class SimDevice : public Device {
   Duration TimeOf(const Launch& launch, uint32_t block) const;
   void Begin(const Launch& launch, UnitId unit, Duration time);
   void Place();
+  void Discard(LaunchId launch);
 
   SimDeviceOptions options_;
   DeviceInfo info_;

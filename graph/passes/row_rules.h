@@ -29,6 +29,7 @@ struct RowValue {
   int64_t axis = -1;
   std::optional<Counts> counts;  // small integers, per number of rows
   bool varies = false;           // contents depend on the number of rows
+  bool is_constant = false;      // of the graph, not merely computed from shapes
   bool HasRows() const { return axis >= 0; }
   const Shape& shape() const { return *known.shape; }
   int64_t rank() const { return static_cast<int64_t>(known.shape->size()); }
@@ -84,9 +85,11 @@ class RowProver {
 
   // OK when every output carries one row of itself per row of the inputs; else kFailedPrecondition.
   Status Prove();
-  size_t num_nodes_proved() const { return kept_.size(); }
   // After Prove(): the rewritten graph.
   Graph TakeResult();
+
+  // After Prove() failed: the operators themselves refuse the stand-ins.
+  bool contradicted() const { return contradicted_; }
 
   // For rules: a constant in place of an input.
   void PutInts(Node& node, size_t input, const std::vector<int64_t>& values);
@@ -111,6 +114,7 @@ class RowProver {
   std::vector<std::pair<std::string, int64_t>> unknown_;  // symbol and its stand-in
   std::deque<RowValue> values_;  // by value of result_; rules hold pointers while it grows
   std::vector<Node> kept_;
+  bool contradicted_ = false;
 };
 
 }  // namespace plexus::row_rules

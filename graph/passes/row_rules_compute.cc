@@ -101,6 +101,9 @@ Status Resize(RowStep& s) {
   const RowValue& x = *s.in[0];
   if (!s.HasRows(0) || s.AnyRows(1)) return Fail("its sizes depend on rows");
   if (s.out[0].shape()[x.axis] != x.shape()[x.axis]) return Fail("resizes the row axis");
+  if (s.node.StringAttr("coordinate_transformation_mode", "") == "tf_crop_and_resize") {
+    return Fail("crops");
+  }
   s.out[0].axis = x.axis;
   std::vector<int64_t> axes = s.node.IntsAttr("axes");
   const bool all_axes = axes.empty();
@@ -136,6 +139,9 @@ Status Resize(RowStep& s) {
   }
   if (follows) return OkStatus();
   if (sizes[0][at] != sizes[1][at]) return Fail("resizes the row axis");
+  if (!s.In(3)->is_constant && !s.prover.shapes_are_real()) {
+    return Fail("its sizes depend on unknown dimensions");
+  }
   axes.erase(row);
   s.node.attributes["axes"] = axes;
   s.prover.PutInts(s.node, 3, others);

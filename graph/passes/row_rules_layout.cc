@@ -89,6 +89,9 @@ Status Reshape(RowStep& s) {
   }
   if (given.varies) return Fail("the new shape splits rows");
   // Fixed at one row: let the wanted dimension follow the rows.
+  if (!given.is_constant && !s.prover.shapes_are_real()) {
+    return Fail("the new shape depends on unknown dimensions");
+  }
   std::vector<int64_t> rewritten = (*given.counts)[0];
   const bool copies = wanted == x.axis && target[wanted] == x.shape()[x.axis];
   for (size_t i = 0; i < rewritten.size(); ++i) {

@@ -17,6 +17,16 @@ constexpr int64_t kMaxCounts = 64;   // entries of a followed list of numbers
 constexpr int64_t kMaxKnown = 4096;  // elements of a constant whose contents rules may read
 constexpr char kRowSymbol[] = "rows";
 
+// Inputs that say a shape: their rules look at what the number of rows does to them. Anywhere else
+// a number computed from it would make each row's result depend on how many there are.
+bool MayVary(const Node& node, size_t input) {
+  if (!node.domain.empty()) return false;
+  if (node.op == "Reshape" || node.op == "Expand") return input == 1;
+  if (node.op == "ConstantOfShape") return input == 0;
+  if (node.op == "Slice") return input == 2;
+  return node.op == "Resize" && input == 3;
+}
+
 RowRule FindRowRule(const Node& node) {
   using Table = std::unordered_map<std::string_view, RowRule>;
   static const Table* const tables[] = {[] {
@@ -82,6 +92,7 @@ std::optional<int64_t> RowStep::Axis(int64_t fallback) const {
 
 RowValue RowProver::OfConstant(const Constant& constant) const {
   RowValue value;
+  value.is_constant = true;
   value.known = {constant.dtype(), constant.shape(), std::nullopt};
   if (constant.num_elements() > kMaxKnown) return value;
   Tensor plain = constant.PlainIfResident();
@@ -161,11 +172,16 @@ Status RowProver::RunNode(const Node& original) {
     outer_rows |= value && (value->HasRows() || value->varies);
   }
   const Status inferred = Infer(node, step.in, out);
-  if (!inferred.ok()) return Fail(inferred.message());
+  contradicted_ = !inferred.ok();
+  if (contradicted_) return Fail(inferred.message());
   if (IsNondeterministic(node)) return Fail("draws random numbers");
   if (outer_rows) return Fail("control flow reads rows from outside its body");
   if (!FollowCounts(node, step.in, out) && (rows || varies)) {
     if (!shapes_known) return Fail("reads rows whose shape depends on data");
+    for (size_t i = 0; i < step.in.size(); ++i) {
+      const bool number_of_rows = step.in[i] && step.in[i]->varies;
+      if (number_of_rows && !MayVary(node, i)) return Fail("computes with the number of rows");
+    }
     const RowRule rule = FindRowRule(node);
     if (rule == nullptr) return Fail("no rule shows that it keeps rows apart");
     for (size_t i = 0; i < out.size(); ++i) {
@@ -285,19 +301,24 @@ Graph RowProver::TakeResult() {
 
 namespace {
 
-// Unknown dimensions get stand-ins; further tries with other ones save models that limit them. The
-// reason reported is the one of the try that came furthest.
+// Unknown dimensions get stand-ins. One that happens to equal a number in the model could hide that
+// rows mix, so several are tried and none may fail, save those that the model itself cannot run.
 Status Prove(const Graph& graph, std::unique_ptr<row_rules::RowProver>& prover) {
-  Status furthest;
-  size_t nodes = 0;
-  for (int64_t extent : {64, 8, 320, 4096}) {
-    prover = std::make_unique<row_rules::RowProver>(graph, extent);
-    const Status status = prover->Prove();
-    if (status.ok() || prover->shapes_are_real()) return status;
-    if (furthest.ok() || prover->num_nodes_proved() > nodes) furthest = status;
-    nodes = std::max(nodes, prover->num_nodes_proved());
+  Status contradiction;
+  for (int64_t extent : {64, 96, 8, 320, 4096}) {
+    auto attempt = std::make_unique<row_rules::RowProver>(graph, extent);
+    const Status status = attempt->Prove();
+    if (attempt->shapes_are_real() || (!status.ok() && !attempt->contradicted())) {
+      prover = std::move(attempt);
+      return status;
+    }
+    if (!status.ok()) {
+      contradiction = status;
+    } else if (!prover) {
+      prover = std::move(attempt);
+    }
   }
-  return furthest;
+  return prover ? OkStatus() : contradiction;
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ inline constexpr size_t kMaxUnrolledNodes = 20'000;
 inline constexpr int kMaxDepth = 32;
 // Nodes walked inside subgraphs, over all turns and trials of one Specialize: what lies beyond
 // stays as it is, so that nested loops cannot make the walk explode.
-inline constexpr int64_t kMaxSubgraphWork = 200'000;
+inline constexpr int64_t kMaxSubgraphWork = 50'000;
 
 // The values of one source graph as values of the result.
 struct Scope {

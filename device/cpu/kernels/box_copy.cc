@@ -20,8 +20,10 @@ void TransposeTile(const T* src, int64_t src_stride, T* dst, int64_t dst_stride,
   }
 }
 
-void TransposeTile4(const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
-                    int64_t rows, int64_t columns) {
+}  // namespace
+
+void TransposeFloats(const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
+                     int64_t rows, int64_t columns) {
   const int64_t whole_columns = columns / 4 * 4, whole_rows = rows / 4 * 4;
   for (int64_t j = 0; j < whole_columns; j += 4) {
     for (int64_t i = 0; i < whole_rows; i += 4) {
@@ -45,8 +47,6 @@ void TransposeTile4(const float* src, int64_t src_stride, float* dst, int64_t ds
                   whole_rows, columns - whole_columns);
   }
 }
-
-}  // namespace
 
 BoxCopy::BoxCopy(std::vector<int64_t> extents, std::vector<int64_t> src_strides,
                  std::vector<int64_t> dst_strides, int64_t src_offset, size_t element_bytes)
@@ -90,8 +90,8 @@ void BoxCopy::RunTyped(const T* src, T* dst, int64_t begin, int64_t end) const {
       for (int64_t j = 0; j < n; j += kTile) {
         const int64_t columns = std::min(kTile, n - j);
         if constexpr (sizeof(T) == 4) {
-          TransposeTile4(reinterpret_cast<const float*>(s + j * from), from,
-                         reinterpret_cast<float*>(d + j), row_stride, count, columns);
+          TransposeFloats(reinterpret_cast<const float*>(s + j * from), from,
+                          reinterpret_cast<float*>(d + j), row_stride, count, columns);
         } else {
           TransposeTile(s + j * from, from, d + j, row_stride, count, columns);
         }
@@ -156,8 +156,8 @@ Status AddBoxCopy(LoweringContext& context, const Node& node, const char* what, 
   PLEXUS_ASSIGN_OR_RETURN(Operand out, context.Write(y, layout));
   kernel.reads = {in};
   kernel.writes = {out};
-  kernel.run = [copy = std::move(copy), grid = int64_t{kernel.grid}](
-                   uint32_t first, uint32_t count, const BlockArgs& args) {
+  kernel.run = [copy = std::move(copy), grid = int64_t{kernel.grid}](uint32_t first, uint32_t count,
+                                                                     const BlockArgs& args) {
     copy.Run(args.In<std::byte>(0), args.Out<std::byte>(0), copy.units() * first / grid,
              copy.units() * (int64_t{first} + count) / grid);
     return OkStatus();

@@ -27,6 +27,11 @@ class BoxCopy {
   int64_t units_ = 0;
 };
 
+// dst[i · dst_stride + j] = src[j · src_stride + i] for i < rows, j < columns; quick while both
+// tiles fit the first-level cache.
+void TransposeFloats(const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
+                     int64_t rows, int64_t columns);
+
 // Adds a kernel that fills y (dense in `layout`) from x (dense in `x_layout`) by one box copy:
 // axis k of y in memory order reads x with stride src_strides[k].
 Status AddBoxCopy(LoweringContext& context, const Node& node, const char* what, ValueId x,

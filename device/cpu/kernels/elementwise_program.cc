@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <optional>
-#include <string_view>
+#include <limits>
 
 namespace plexus::cpu {
 
@@ -263,6 +261,12 @@ void AssignSlots(PointwiseProgram& program) {
 }
 
 }  // namespace
+
+std::optional<StepOp> FindStepOp(std::string_view name, int arity) {
+  const std::optional<StepOp> op = FindStep(name);
+  if (op && kStepNames[static_cast<size_t>(*op)].arity != arity) return std::nullopt;
+  return op;
+}
 
 Result<PointwiseProgram> ParsePointwise(const LoweringContext& context, const Node& node) {
   PointwiseProgram program;

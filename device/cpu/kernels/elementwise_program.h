@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "device/cpu/kernels/elementwise_steps.h"
@@ -26,9 +28,11 @@ struct PointwiseProgram {
   int num_slots = 0;
 };
 
+// The step of this name (passes/fused_ops.md) if it takes `arity` operands.
+std::optional<StepOp> FindStepOp(std::string_view name, int arity);
+
 // From a plexus.Elementwise node, or an ONNX operator of the same name as a step. kUnimplemented
-// for steps without a kernel, kInvalidArgument for arguments out of range. `scalar(i)`: the value
-// of input i if it is a constant of one element, else NaN.
+// for steps without a kernel, kInvalidArgument for arguments out of range.
 Result<PointwiseProgram> ParsePointwise(const LoweringContext& context, const Node& node);
 
 }  // namespace plexus::cpu

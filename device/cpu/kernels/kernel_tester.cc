@@ -77,7 +77,7 @@ ValueId KernelTester::Add(const std::string& op, std::vector<ValueId> inputs,
   const bool fused = op.rfind("plexus.", 0) == 0;
   node.op = fused ? op.substr(7) : op;
   node.domain = fused ? "plexus" : "";
-  node.version = fused ? 1 : 18;
+  node.version = fused ? 1 : version;
   node.name = op + std::to_string(graph_.num_nodes());
   node.inputs = inputs;
   node.attributes = std::move(attributes);

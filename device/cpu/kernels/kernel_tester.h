@@ -26,11 +26,14 @@ class KernelTester {
   // Replaces the expectation of a value.
   void Expect(ValueId v, Tensor tensor) { tensors_[v.value()] = std::move(tensor); }
 
+  // ONNX version of the nodes added from now on.
+  int version = 18;
+
   // Marks all outputs of the last node as program outputs, compiles for two workers, runs blocks in
   // order and shuffled, and compares: |got - expected| <= tolerance * (1 + |expected|); NaN and
   // infinities must agree. Fails if a kernel but those of `by_reference` runs on the reference.
   void Check(float tolerance, bool by_reference = false);
-  // As Check, and names of the compiled kernels.
+  // Of the last Check.
   std::vector<std::string> kernel_names;
 
  private:

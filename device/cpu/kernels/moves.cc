@@ -91,8 +91,8 @@ Status LowerExpand(LoweringContext& context, const Node& node) {
   const ValueId x = context.In(node, 0), y = context.Out(node, 0);
   const Shape& out = context.shape(y);
   if (context.shape(x).size() > out.size()) return UnimplementedError("rank");
-  const Layout layout = context.shape(x).size() == out.size() ? context.PreferredLayout(node)
-                                                              : Layout::kRowMajor;
+  const Layout layout =
+      context.shape(x).size() == out.size() ? context.PreferredLayout(node) : Layout::kRowMajor;
   return AddBoxCopy(context, node, "expand", x, layout, y, layout,
                     LoweringContext::PhysicalShape(out, layout),
                     BroadcastStrides(context.shape(x), layout, out, layout), 0);

@@ -36,7 +36,9 @@ static inline void StorePartial(float* p, V v, int64_t count) {
 
 static inline float SumLanes(V v) {
 #if defined(__AVX512F__)
-  return _mm512_reduce_add_ps(reinterpret_cast<__m512>(v));
+  V h = v + __builtin_shuffle(v, VI{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+  h += __builtin_shuffle(h, VI{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+  return (h[0] + h[1]) + (h[2] + h[3]);
 #else
   float sum = 0;
   for (int i = 0; i < kLanes; ++i) sum += v[i];
@@ -46,7 +48,10 @@ static inline float SumLanes(V v) {
 
 static inline float MaxLanes(V v) {
 #if defined(__AVX512F__)
-  return _mm512_reduce_max_ps(reinterpret_cast<__m512>(v));
+  V h = Max(v, __builtin_shuffle(v, VI{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
+  h = Max(h, __builtin_shuffle(h, VI{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
+  const float a = h[0] > h[1] ? h[0] : h[1], b = h[2] > h[3] ? h[2] : h[3];
+  return a > b ? a : b;
 #else
   float most = v[0];
   for (int i = 1; i < kLanes; ++i) most = most > v[i] ? most : v[i];
