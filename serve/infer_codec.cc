@@ -32,7 +32,8 @@ Status JsonError(simdjson::error_code code, int max_depth) {
                                   std::to_string(max_depth) + " levels");
     case simdjson::NUMBER_ERROR:
       return InvalidArgumentError(
-          "the request's JSON holds a number that is malformed or out of range");
+          "the request's JSON holds a number that is malformed or out of range "
+          "(JSON has no NaN and no Infinity)");
     case simdjson::EMPTY:
       return InvalidArgumentError("the request has no JSON");
     case simdjson::MEMALLOC:

@@ -185,7 +185,7 @@ TEST(InferCodec, BadRequestsSayWhatIsWrong) {
       {WithA(R"({"name":"a","datatype":"FP32","shape":[1,2],"data":[1,1e999]})"),
        "malformed or out of range"},
       {WithA(R"({"name":"a","datatype":"FP32","shape":[1,2],"data":[1,1e300]})"),
-       "element 1: 1e300 is no FP32"},
+       "element 1: 1e+300 is no FP32"},
       {WithA(R"({"name":"a","datatype":"FP32","shape":[1,2]})"),
        "has neither 'data' nor 'binary_data_size'"},
       {WithA(R"({"name":"a","datatype":"FP32","shape":[4611686018427387904,2],"data":[1]})"),

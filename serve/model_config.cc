@@ -36,7 +36,8 @@ Status ReadWarmUp(const YAML::Node& yaml, const std::string& file, ModelConfig* 
     std::map<std::string, Shape> shapes;
     for (const auto& input : entry) {
       const auto shape = input.second.as<std::vector<int64_t>>();
-      PLEXUS_RETURN_IF_ERROR(NumElements(shape, int64_t{1} << 28).status().WithContext(file));
+      const Status fits = NumElements(shape, int64_t{1} << 28).status();
+      if (!fits.ok()) return InvalidArgumentError(file + ": key 'warm_up': " + fits.message());
       shapes[input.first.as<std::string>()] = shape;
     }
     config->warm_up.push_back(std::move(shapes));

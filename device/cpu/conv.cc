@@ -6,6 +6,7 @@
 #include "device/cpu/cpu_features.h"
 #include "device/cpu/gemm_job.h"
 #include "device/cpu/kernels/depthwise.h"
+#include "device/cpu/kernels/sliding_conv.h"
 
 namespace plexus::cpu {
 
@@ -105,9 +106,9 @@ Status LowerWindowConv(LoweringContext& context, const Node& node, const ConvVal
 }
 
 Status LowerConv(LoweringContext& context, const Node& node) {
-  if (const Status status = LowerDepthwiseConv(context, node);
-      status.code() != StatusCode::kUnimplemented) {
-    return status;
+  for (const LoweringRule special : {LowerDepthwiseConv, LowerSlidingConv}) {
+    const Status status = special(context, node);
+    if (status.code() != StatusCode::kUnimplemented) return status;
   }
   const ValueId x = context.In(node, 0), w = context.In(node, 1), b = context.In(node, 2);
   const ValueId residual = context.In(node, 3), y = context.Out(node, 0);

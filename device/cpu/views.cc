@@ -16,6 +16,7 @@ Status LowerReshape(LoweringContext& context, const Node& node) {
 }
 
 Status LowerIdentity(LoweringContext& context, const Node& node) {
+  if (context.Out(node, 1).valid()) return UnimplementedError("Dropout with a mask");
   const ValueId x = context.In(node, 0);
   return context.Alias(context.Out(node, 0), context.layout(x), x, context.layout(x));
 }

@@ -253,6 +253,7 @@ bool IsNoOp(const GraphEditor& editor, const Node& n, ValueId* x) {
   }
   *x = n.inputs[0];
   const ValueId y = n.outputs[0];
+  if (!y.valid()) return false;  // an unused first output (GRU, LSTM)
   if (n.op == "Identity") return true;
   if (n.op == "Concat" || n.op == "Sum" || n.op == "Mean" || n.op == "Max" || n.op == "Min") {
     if (n.inputs.size() == 1) return true;

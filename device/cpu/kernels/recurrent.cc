@@ -45,8 +45,8 @@ void RunSequence(const Job& job, int64_t d, int64_t b, const BlockArgs& args) {
   load(job.initial_c, c);
   const float* w = args.In<float>(1) + d * rows * job.inputs;
   const float* r = args.In<float>(2) + d * rows * n;
-  const float* bias = job.bias < 0 ? nullptr
-                                   : args.In<float>(static_cast<uint32_t>(job.bias)) + d * 2 * rows;
+  const float* bias =
+      job.bias < 0 ? nullptr : args.In<float>(static_cast<uint32_t>(job.bias)) + d * 2 * rows;
   const bool backwards = job.only_backwards || d == 1;
   for (int64_t step = 0; step < job.steps; ++step) {
     const int64_t t = backwards ? job.steps - 1 - step : step;

@@ -231,6 +231,19 @@ void ReduceColumns(const float* x, float* y, int64_t n, int64_t stride, int64_t 
   }
 }
 
+void Blend(const float* const* x, const float* weight, float* y, int64_t n) {
+  const V w0 = Splat(weight[0]), w1 = Splat(weight[1]), w2 = Splat(weight[2]);
+  const V w3 = Splat(weight[3]);
+  const float *a = x[0], *b = x[1], *c = x[2], *d = x[3];
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    Store(y + i, (Load(a + i) * w0 + Load(b + i) * w1) + (Load(c + i) * w2 + Load(d + i) * w3));
+  }
+  for (; i < n; ++i) {
+    y[i] = (a[i] * weight[0] + b[i] * weight[1]) + (c[i] * weight[2] + d[i] * weight[3]);
+  }
+}
+
 }  // namespace
 
 extern const RowKernels kRowKernels;
@@ -246,6 +259,7 @@ const RowKernels kRowKernels = {
      ReduceColumns<ReduceOp::kMin>, ReduceColumns<ReduceOp::kProd>,
      ReduceColumns<ReduceOp::kSumSquare>, ReduceColumns<ReduceOp::kL2>,
      ReduceColumns<ReduceOp::kL1>},
+    Blend,
 };
 
 }  // namespace plexus::cpu::PLEXUS_ISA

@@ -27,6 +27,8 @@ struct RowKernels {
   // y[c] over n rows of x[n, stride], c < columns.
   void (*reduce_columns[kNumReduceOps])(const float* x, float* y, int64_t n, int64_t stride,
                                         int64_t columns);
+  // y[i] = sum over k < 4 of weight[k] · x[k][i], i < n.
+  void (*blend)(const float* const* x, const float* weight, float* y, int64_t n);
 };
 const RowKernels& BestRowKernels();
 

@@ -367,24 +367,15 @@ Status LowerCast(LoweringContext& context, const Node& node) {
 }
 
 constexpr std::array kRules = {
-    LoweringEntry{"", "Add", LowerBinary},
-    LoweringEntry{"", "Sub", LowerBinary},
-    LoweringEntry{"", "Mul", LowerBinary},
-    LoweringEntry{"", "Div", LowerBinary},
-    LoweringEntry{"", "Pow", LowerBinary},
-    LoweringEntry{"", "Min", LowerBinary},
-    LoweringEntry{"", "Max", LowerBinary},
-    LoweringEntry{"", "Equal", LowerBinary},
-    LoweringEntry{"", "Less", LowerBinary},
-    LoweringEntry{"", "LessOrEqual", LowerBinary},
-    LoweringEntry{"", "Greater", LowerBinary},
-    LoweringEntry{"", "GreaterOrEqual", LowerBinary},
-    LoweringEntry{"", "And", LowerBinary},
-    LoweringEntry{"", "Or", LowerBinary},
-    LoweringEntry{"", "Xor", LowerBinary},
-    LoweringEntry{"", "Not", LowerNot},
-    LoweringEntry{"", "Where", LowerWhere},
-    LoweringEntry{"", "Cast", LowerCast},
+    LoweringEntry{"", "Add", LowerBinary},     LoweringEntry{"", "Sub", LowerBinary},
+    LoweringEntry{"", "Mul", LowerBinary},     LoweringEntry{"", "Div", LowerBinary},
+    LoweringEntry{"", "Pow", LowerBinary},     LoweringEntry{"", "Min", LowerBinary},
+    LoweringEntry{"", "Max", LowerBinary},     LoweringEntry{"", "Equal", LowerBinary},
+    LoweringEntry{"", "Less", LowerBinary},    LoweringEntry{"", "LessOrEqual", LowerBinary},
+    LoweringEntry{"", "Greater", LowerBinary}, LoweringEntry{"", "GreaterOrEqual", LowerBinary},
+    LoweringEntry{"", "And", LowerBinary},     LoweringEntry{"", "Or", LowerBinary},
+    LoweringEntry{"", "Xor", LowerBinary},     LoweringEntry{"", "Not", LowerNot},
+    LoweringEntry{"", "Where", LowerWhere},    LoweringEntry{"", "Cast", LowerCast},
 };
 
 }  // namespace

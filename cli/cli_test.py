@@ -1,0 +1,242 @@
+"""Runs the `plexus` binary as a user does: exit codes, messages, start, drain.
+
+usage: cli_test.py PLEXUS MODEL.onnx SAMPLES  (SAMPLES: a sample repository, or "")
+"""
+
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PLEXUS, MODEL, SAMPLES = (os.path.abspath(a) if a else "" for a in sys.argv[1:4])
+PATIENCE_S = 60
+
+
+def plexus(*args, **kwargs):
+    return subprocess.run(
+        [PLEXUS, *args], capture_output=True, text=True, timeout=PATIENCE_S, **kwargs
+    )
+
+
+class Server:
+    """`plexus serve` on a free port."""
+
+    def __init__(self, repository, *flags):
+        self.process = subprocess.Popen(
+            [PLEXUS, "serve", "--repository", str(repository), "--http-port", "0", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        first = self.process.stdout.readline()
+        if not first.startswith("plexus: serving http://127.0.0.1:"):
+            raise AssertionError(first + self.process.communicate()[1])
+        self.url = first.split()[-1]
+        self.port = int(self.url.rsplit(":", 1)[1])
+
+    def __enter__(self):
+        # "ready" comes last in the log once everything is loaded.
+        for line in self.process.stderr:
+            if line.rstrip().endswith(" ready"):
+                return self
+        raise AssertionError("the server ended")
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def call(self, method, path, body=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, data
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="plexus-cli-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.repository = self.folder / "repository"
+        (self.repository / "good").mkdir(parents=True)
+        shutil.copy(MODEL, self.repository / "good" / "model.onnx")
+
+    def add_broken(self):
+        (self.repository / "broken").mkdir()
+        (self.repository / "broken" / "model.onnx").write_bytes(b"no model")
+
+    def test_version_and_help(self):
+        self.assertRegex(plexus("--version").stdout, r"^plexus \d+\.\d+\.\d+\n$")
+        for command in ([], ["serve"], ["inspect"], ["compile"], ["infer"]):
+            done = plexus(*command, "--help")
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("Exit codes", done.stdout)
+
+    def test_wrong_command_lines_exit_2(self):
+        for args in (
+            [],
+            ["frobnicate"],
+            ["serve"],
+            ["serve", "--repository", "x", "--http-port", "70000"],
+            ["serve", "--repository", "x", "--policy", "nope"],
+            ["serve", "--repository", "x", "--no-such-flag"],
+            ["infer"],
+            ["inspect", str(self.repository), "--shape", "x=1,,2"],
+        ):
+            done = plexus(*args)
+            self.assertEqual(done.returncode, 2, f"{args}: {done.stderr}")
+            self.assertTrue(done.stderr.strip(), args)
+
+    def test_what_cannot_start_exits_3(self):
+        done = plexus("serve", "--repository", str(self.folder / "nowhere"))
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("nowhere", done.stderr)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = str(taken.getsockname()[1])
+            done = plexus("serve", "--repository", str(self.repository), "--http-port", port)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn(f"127.0.0.1:{port}: the port is in use", done.stderr)
+        done = plexus(
+            "serve", "--repository", str(self.repository), "--host", "300.1.1.1"
+        )
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("300.1.1.1", done.stderr)
+
+    def test_a_profile_path_that_cannot_be_written_exits_3(self):
+        done = plexus(
+            "serve",
+            "--repository",
+            str(self.repository),
+            "--http-port",
+            "0",
+            "--profile-path",
+            str(self.folder / "no" / "folder" / "profile"),
+        )
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("--profile-path", done.stderr)
+
+    def test_a_broken_model_leaves_the_others_served(self):
+        self.add_broken()
+        with Server(self.repository) as server:
+            self.assertEqual(server.call("GET", "/v2/models/good/ready")[0], 200)
+            status, body = server.call("GET", "/v2/models/broken")
+            self.assertEqual(status, 503)
+            self.assertIn("broken", json.loads(body)["error"])
+            index = json.loads(server.call("POST", "/v2/repository/index")[1])
+            states = {entry["name"]: entry["state"] for entry in index}
+            self.assertEqual(states, {"good": "READY", "broken": "UNAVAILABLE"})
+            self.assertEqual(server.stop(), 0)
+
+    def test_both_signals_end_it_with_0_and_keep_the_profile(self):
+        profile = self.folder / "profile"
+        for how in (signal.SIGTERM, signal.SIGINT):
+            with Server(self.repository, "--profile-path", str(profile)) as server:
+                self.assertEqual(server.stop(how), 0)
+        self.assertTrue(profile.exists())
+
+    def test_a_server_announces_itself_as_json(self):
+        process = subprocess.Popen(
+            [PLEXUS, "serve", "--repository", str(self.repository), "--http-port", "0"]
+            + ["--admin-port", "0", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        announced = json.loads(process.stdout.readline())
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+        self.assertEqual(set(announced), {"url", "admin_url"})
+
+    def test_infer_in_process_and_over_http_agree(self):
+        values = "[1,-2,3.5]"
+        local = plexus(
+            "infer", "good", "--repository", str(self.repository), "--input", f"x={values}", "--json"
+        )
+        self.assertEqual(local.returncode, 0, local.stderr)
+        with Server(self.repository) as server:
+            remote = plexus(
+                "infer", "good", "--server", server.url, "--input", f"x={values}", "--json"
+            )
+            self.assertEqual(remote.returncode, 0, remote.stderr)
+            self.assertEqual(remote.stdout, local.stdout)
+            out = self.folder / "out"
+            raw = self.folder / "x.bin"
+            raw.write_bytes(struct.pack("<3f", 1, -2, 3.5))
+            saved = plexus(
+                "infer", "good", "--server", server.url, "--input", f"x=@{raw}",
+                "--output-dir", str(out),
+            )
+            self.assertEqual(saved.returncode, 0, saved.stderr)
+            again = plexus(
+                "infer", "good", "--server", server.url, "--input", f"x=@{out / 'y.npy'}", "--json"
+            )
+            self.assertEqual(again.stdout, local.stdout, again.stderr)
+        answer = json.loads(local.stdout)
+        self.assertEqual(answer["outputs"][0]["data"], [1, -2, 3.5])
+
+    def test_infer_says_what_is_wrong(self):
+        for args, message in (
+            (["nope", "--input", "x=1"], "'nope'"),
+            (["good", "--input", "y=1"], "expected NAME=... with x"),
+            (["good", "--input", "x=@/no/such/file"], "/no/such/file"),
+            (["good", "--input", "x=hello"], "no JSON"),
+            (["good"], "input 'x' is missing"),
+            (["good", "--input", "x=[1,2]", "--shape", "x=3"], "3 elements"),
+        ):
+            done = plexus("infer", *args, "--repository", str(self.repository))
+            self.assertEqual(done.returncode, 1, args)
+            self.assertIn(message, done.stderr)
+        done = plexus("infer", "good", "--server", "http://127.0.0.1:1", "--input", "x=1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("127.0.0.1:1", done.stderr)
+
+    def test_inspect_and_compile(self):
+        done = plexus("inspect", MODEL, "--shape", "x=8", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        model = json.loads(done.stdout)["models"][0]
+        self.assertEqual(model["inputs"], [{"name": "x", "datatype": "FP32", "shape": "[n]"}])
+        self.assertIn("regions", model)
+        self.assertIn("output y: FP32", plexus("inspect", str(self.repository)).stdout)
+        self.add_broken()
+        done = plexus("compile", str(self.repository), "--json")
+        self.assertEqual(done.returncode, 1)
+        models = {m["name"]: m for m in json.loads(done.stdout)["models"]}
+        self.assertIn("error", models["broken"])
+        self.assertGreater(models["good"]["first_run_ms"], 0)
+        self.assertEqual(plexus("inspect", str(self.folder / "nothing")).returncode, 1)
+
+    @unittest.skipUnless(SAMPLES and os.path.isdir(SAMPLES), "no sample repository")
+    def test_the_samples_run_in_process(self):
+        examples = pathlib.Path(__file__).resolve().parent.parent / "examples"
+        done = plexus(
+            "infer", "wake-alexa", "--repository", SAMPLES, "--json",
+            "--input", f"audio=@{examples}/audio/alexa.wav",
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertGreater(max(json.loads(done.stdout)["outputs"][0]["data"]), 0.85)
+        done = plexus(
+            "infer", "file-type", "--repository", SAMPLES,
+            "--input", f"file=@{examples}/files/greeting.py",
+        )
+        self.assertIn('"python"', done.stdout, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
