@@ -10,6 +10,8 @@ BUILD_ROOT="$PLEXUS_ROOT/build"
 LOG_DIR="$BUILD_ROOT/log"
 VENV="$BUILD_ROOT/venv"
 PYTHON="$VENV/bin/python"
+# Clones of the tree share what ccache holds.
+export CCACHE_BASEDIR="$PLEXUS_ROOT" CCACHE_NOHASHDIR=1
 # Where say() writes; `--json` moves it to stderr so that stdout carries the answer alone.
 SAY_FD=1
 STEP_PID=""

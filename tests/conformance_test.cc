@@ -89,9 +89,8 @@ Tolerance ToleranceOf(const OnnxCase& test_case) {
                          "RandomUniformLike", "Multinomial"}) {
     if (UsesOperator(test_case, op)) tolerance.shapes_only = true;
   }
-  // The standard's transforms were computed in float32: their zeros are off by up to 2e-7.
-  if (UsesOperator(test_case, "DFT")) tolerance.absolute = 1e-6;
-  // Sums of cancelling terms, whose exact value is 0.
+  // The standard's transforms were computed in float32: sums of cancelling terms whose exact value
+  // is 0 are off.
   if (UsesOperator(test_case, "DFT")) tolerance.absolute = 1e-5;
   return tolerance;
 }

@@ -1,7 +1,6 @@
 // Conv and plexus.Conv in float32 or bfloat16.
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 
 #include "device/cpu/cpu_features.h"
 #include "device/cpu/gemm_job.h"
@@ -123,7 +122,7 @@ Status LowerConv(LoweringContext& context, const Node& node) {
   DnnlConvMath math;
   math.groups = node.IntAttr("group", 1);
   math.activation = ActivationOf(node);
-  if (math.groups == 1 && context.options().precision == Precision::kFloat32 && !getenv("DNNLC")) {
+  if (math.groups == 1 && context.options().precision == Precision::kFloat32) {
     return LowerWindowConv(context, node, {x, w, b, residual, y}, g, math.activation);
   }
   if (!DnnlKnows(math.activation)) return UnimplementedError("unknown activation");

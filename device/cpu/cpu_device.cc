@@ -198,6 +198,12 @@ CpuDevice::Participant::Participant(CpuDevice& device) : device_(device) {
   unit_ = device.impl_->LocalUnit();  // a worker, or inside another Participant: its own unit
   if (unit_ != nullptr) return;
   unit_ = device.impl_->Take();
+  if (unit_ == nullptr) {
+    // A worker that has just woken this thread may stand preempted by it, a microsecond before it
+    // would be idle: let it get there.
+    std::this_thread::yield();
+    unit_ = device.impl_->Take();
+  }
   if (unit_ == nullptr) return;
   owned_ = true;
   ThreadUnit() = unit_;

@@ -25,7 +25,7 @@ constexpr int64_t kPanel = kVectors * kLanes;
 // A panel of so many rows of b stays in the second cache while all rows of a pass by.
 constexpr int64_t kDepthChunk = 1024;
 constexpr int64_t kMaxRuns = 128;         // per chunk
-constexpr int64_t kMaxPlanarDepth = 640;  // windows of planar images are copied
+constexpr int64_t kMaxMergedDepth = 640;  // merged windows that cross a border are copied
 
 // A contiguous piece of depth of one register tile: `runs` pieces of `length` elements, which row m
 // finds at rows[run · kM + m].
@@ -39,9 +39,41 @@ struct TileArgs {
   const float* add;  // residual, or the sums so far
   int64_t ld_add;
   float alpha;
-  bool leaky, clip;  // in this order
-  float slope, low, high;
+  bool leaky;
+  float slope, low, high;  // leaky first, then clipped; infinities for no clipping
 };
+
+// NaN stays NaN.
+V Clip(V v, V low, V high) {
+  v = low > v ? low : v;
+  return high < v ? high : v;
+}
+
+// The general end of a tile of `rows` × `vectors` sums.
+void FinishTile(const TileArgs& t, const float* sums, int64_t rows, int64_t vectors) {
+  const V slope = Splat(t.slope), low = Splat(t.low), high = Splat(t.high);
+  for (int64_t m = 0; m < rows; ++m) {
+    for (int64_t n = 0; n < vectors; ++n, sums += kLanes) {
+      const int64_t at = n * kLanes, left = t.valid - at;
+      if (left <= 0) continue;
+      V v = Load(sums) * t.alpha;
+      if (FullVector(left)) {
+        if (t.bias) v += Load(t.bias + at);
+        if (t.add) v += Load(t.add + m * t.ld_add + at);
+      } else {
+        if (t.bias) v += LoadPartial(t.bias + at, left);
+        if (t.add) v += LoadPartial(t.add + m * t.ld_add + at, left);
+      }
+      if (t.leaky) v = v >= 0.0f ? v : v * slope;
+      v = Clip(v, low, high);
+      if (FullVector(left)) {
+        Store(t.c + m * t.ldc + at, v);
+      } else {
+        StorePartial(t.c + m * t.ldc + at, v, left);
+      }
+    }
+  }
+}
 
 template <int kM, int kN>
 void Tile(const TileArgs& t) {
@@ -69,28 +101,37 @@ void Tile(const TileArgs& t) {
       }
     }
   }
-  const V slope = Splat(t.slope), low = Splat(t.low), high = Splat(t.high);
-  for (int n = 0; n < kN; ++n) {
-    const int64_t at = n * kLanes;
-    const int64_t left = t.valid - at;
-    if (left <= 0) break;
-    const bool full = FullVector(left);
-    V bias = V{};
-    if (t.bias) bias = full ? Load(t.bias + at) : LoadPartial(t.bias + at, left);
+  // Unrolled, or the accumulators would live in memory.
+  if (t.valid < kN * kLanes || t.leaky) {
+    float sums[kM * kN * kLanes];
+#pragma GCC unroll 12
     for (int m = 0; m < kM; ++m) {
-      V v = acc[m][n] * t.alpha + bias;
-      if (t.add) {
-        const float* add = t.add + m * t.ld_add + at;
-        v += full ? Load(add) : LoadPartial(add, left);
+#pragma GCC unroll 4
+      for (int n = 0; n < kN; ++n) Store(sums + (m * kN + n) * kLanes, acc[m][n]);
+    }
+    FinishTile(t, sums, kM, kN);
+    return;
+  }
+  const V low = Splat(t.low), high = Splat(t.high), alpha = Splat(t.alpha);
+  V bias[kN];
+#pragma GCC unroll 4
+  for (int n = 0; n < kN; ++n) bias[n] = t.bias ? Load(t.bias + n * kLanes) : V{};
+  if (t.add) {
+#pragma GCC unroll 12
+    for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 4
+      for (int n = 0; n < kN; ++n) {
+        const V v = acc[m][n] * alpha + bias[n] + Load(t.add + m * t.ld_add + n * kLanes);
+        Store(t.c + m * t.ldc + n * kLanes, Clip(v, low, high));
       }
-      if (t.leaky) v = v >= 0.0f ? v : v * slope;
-      if (t.clip) v = Min(Max(v, low), high);
-      float* c = t.c + m * t.ldc + at;
-      if (full) {
-        Store(c, v);
-      } else {
-        StorePartial(c, v, left);
-      }
+    }
+    return;
+  }
+#pragma GCC unroll 12
+  for (int m = 0; m < kM; ++m) {
+#pragma GCC unroll 4
+    for (int n = 0; n < kN; ++n) {
+      Store(t.c + m * t.ldc + n * kLanes, Clip(acc[m][n] * alpha + bias[n], low, high));
     }
   }
 }
@@ -183,8 +224,8 @@ struct Runs {
 Runs RunsOf(const GemmArgs& g) {
   Runs runs;
   runs.parts = 1;
-  if (g.windows && g.windows->planar) {
-    runs.length = g.depth;
+  if (g.windows && g.windows->merged) {
+    runs.length = g.windows->kernel_width * g.windows->channels;
   } else {
     runs.length = g.windows ? g.windows->channels : g.depth;
     // Equal parts of at most kDepthChunk, if there are such.
@@ -207,21 +248,41 @@ Runs RunsOf(const GemmArgs& g) {
 // The windows of consecutive rows.
 class WindowRows {
  public:
-  WindowRows(const GemmArgs& g, const Runs& runs) : w_(*g.windows), a_(g.a), runs_(runs) {}
+  // For runs [first, last).
+  WindowRows(const GemmArgs& g, const Runs& runs, int64_t first, int64_t last)
+      : w_(*g.windows), a_(g.a), first_(first), last_(last), runs_(runs) {
+    for (int64_t run = first; run < last; ++run) {
+      int64_t ky = run, kx = 0, part = 0;
+      if (!w_.merged) {
+        part = run % runs.parts;
+        kx = run / runs.parts % w_.kernel_width;
+        ky = run / runs.parts / w_.kernel_width;
+      }
+      offsets_[run - first] =
+          (ky * w_.dilation_height * w_.in_width + kx * w_.dilation_width) * w_.pixel_stride +
+          part * runs.length;
+    }
+  }
 
-  // rows[(run - first) · kM + m] for `count` rows from `row` and runs [first, last).
-  void Fill(int64_t row, int64_t count, int64_t first, int64_t last, const float** rows) {
+  // rows[(run - first) · count + m] for `count` rows from `row`.
+  void Fill(int64_t row, int64_t count, const float** rows) {
     const int64_t pixels = w_.out_height * w_.out_width;
     int64_t image = row / pixels, at = row % pixels;
     int64_t y = at / w_.out_width, x = at % w_.out_width;
+    const int64_t reach_y = (w_.kernel_height - 1) * w_.dilation_height;
+    const int64_t reach_x = (w_.kernel_width - 1) * w_.dilation_width;
     for (int64_t m = 0; m < count; ++m) {
       const float* base = a_ + image * w_.image_stride;
       const int64_t top = y * w_.stride_height - w_.pad_top;
       const int64_t left = x * w_.stride_width - w_.pad_left;
-      if (w_.planar) {
-        rows[m] = PlanarWindow(base, top, left, copies_ + m * kMaxPlanarDepth);
+      if (top >= 0 && top + reach_y < w_.in_height && left >= 0 && left + reach_x < w_.in_width) {
+        const float* origin = base + (top * w_.in_width + left) * w_.pixel_stride;
+        const float** to = rows + m;
+        for (int64_t i = 0; i < last_ - first_; ++i, to += count) *to = origin + offsets_[i];
+      } else if (w_.merged) {
+        FillMergedBorder(base, top, left, copies_ + m * kMaxMergedDepth, rows + m, count);
       } else {
-        FillTaps(base, top, left, first, last, rows + m, count);
+        FillBorder(base, top, left, rows + m, count);
       }
       if (++x == w_.out_width) {
         x = 0;
@@ -231,88 +292,75 @@ class WindowRows {
   }
 
  private:
-  void FillTaps(const float* base, int64_t top, int64_t left, int64_t first, int64_t last,
-                const float** rows, int64_t step) {
-    int64_t part = 0, kx = 0, ky = 0;
-    if (first > 0) {
-      part = first % runs_.parts;
-      kx = first / runs_.parts % w_.kernel_width;
-      ky = first / runs_.parts / w_.kernel_width;
-    }
-    for (int64_t run = first; run < last; ++ky, kx = 0) {
-      const int64_t iy = top + ky * w_.dilation_height;
-      const bool row_inside = iy >= 0 && iy < w_.in_height;
-      const float* line = base + iy * w_.in_width * w_.pixel_stride;
-      for (; kx < w_.kernel_width && run < last; ++kx, part = 0) {
-        const int64_t ix = left + kx * w_.dilation_width;
-        const bool inside = row_inside && ix >= 0 && ix < w_.in_width;
-        const float* from = inside ? line + ix * w_.pixel_stride : w_.zeros;
-        for (; part < runs_.parts && run < last; ++part, ++run, rows += step) {
-          *rows = from + part * runs_.length;
-        }
+  void FillBorder(const float* base, int64_t top, int64_t left, const float** to, int64_t step) {
+    int64_t part = first_ % runs_.parts;
+    int64_t kx = first_ / runs_.parts % w_.kernel_width;
+    int64_t ky = first_ / runs_.parts / w_.kernel_width;
+    for (int64_t run = first_; run < last_; ++run, to += step) {
+      const int64_t iy = top + ky * w_.dilation_height, ix = left + kx * w_.dilation_width;
+      const bool inside = iy >= 0 && iy < w_.in_height && ix >= 0 && ix < w_.in_width;
+      *to = (inside ? base + (iy * w_.in_width + ix) * w_.pixel_stride : w_.zeros) +
+            part * runs_.length;
+      if (++part == runs_.parts) {
+        part = 0;
+        if (++kx == w_.kernel_width) kx = 0, ++ky;
       }
     }
   }
 
-  const float* PlanarWindow(const float* base, int64_t top, int64_t left, float* copy) {
-    const int64_t width = w_.kernel_width;
-    const bool inside = left >= 0 && left + width <= w_.in_width;
-    if (inside && w_.channels * w_.kernel_height == 1 && top >= 0 && top < w_.in_height) {
-      return base + top * w_.in_width + left;
-    }
-    float* to = copy;
-    for (int64_t channel = 0; channel < w_.channels; ++channel) {
-      const float* plane = base + channel * w_.in_height * w_.in_width;
-      for (int64_t ky = 0; ky < w_.kernel_height; ++ky, to += width) {
-        const int64_t iy = top + ky * w_.dilation_height;
-        const float* from = plane + iy * w_.in_width + left;
-        if (iy < 0 || iy >= w_.in_height) {
-          for (int64_t kx = 0; kx < width; ++kx) to[kx] = 0;
-        } else if (!inside) {
-          for (int64_t kx = 0; kx < width; ++kx) {
-            const bool there = left + kx >= 0 && left + kx < w_.in_width;
-            to[kx] = there ? from[kx] : 0;
-          }
-        } else if (width < kLanes) {
-          StorePartial(to, LoadPartial(from, width), width);
-        } else {
-          for (int64_t kx = 0; kx < width; ++kx) to[kx] = from[kx];
+  void FillMergedBorder(const float* base, int64_t top, int64_t left, float* copy, const float** to,
+                        int64_t step) {
+    const int64_t channels = w_.channels;
+    const bool inside = left >= 0 && left + w_.kernel_width <= w_.in_width;
+    for (int64_t ky = first_; ky < last_; ++ky, to += step) {
+      const int64_t iy = top + ky * w_.dilation_height;
+      const float* from = base + (iy * w_.in_width + left) * channels;
+      if (iy < 0 || iy >= w_.in_height) {
+        *to = w_.zeros;
+      } else if (inside) {
+        *to = from;
+      } else {
+        *to = copy;
+        for (int64_t ix = left; ix < left + w_.kernel_width; ++ix) {
+          const bool there = ix >= 0 && ix < w_.in_width;
+          for (int64_t c = 0; c < channels; ++c, ++from) *copy++ = there ? *from : 0;
         }
       }
     }
-    return copy;
   }
 
   const GemmWindows& w_;
   const float* a_;
+  int64_t first_, last_;
   const Runs& runs_;
-  float copies_[kMaxRows * kMaxPlanarDepth];
+  int64_t offsets_[kMaxRuns];
+  float copies_[kMaxRows * kMaxMergedDepth];
 };
 
 bool CanTake(const GemmWindows& w) {
-  if (!w.planar) return true;
-  return w.dilation_width == 1 && w.channels * w.kernel_height * w.kernel_width <= kMaxPlanarDepth;
+  if (!w.merged) return true;
+  return w.dilation_width == 1 && w.pixel_stride == w.channels &&
+         w.kernel_height * w.kernel_width * w.channels <= kMaxMergedDepth;
 }
 
 void SetEpilogue(const GemmArgs& g, bool first, bool last, TileArgs& t) {
   t.alpha = g.alpha;
   t.bias = first ? g.bias : nullptr;
-  t.leaky = t.clip = false;
+  t.leaky = false;
   t.slope = g.p0;
-  t.low = g.p0;
-  t.high = g.p1;
+  t.low = -__builtin_inff();
+  t.high = __builtin_inff();
   if (!last) return;
   switch (g.activation) {
     case GemmActivation::kRelu:
-      t.clip = true;
       t.low = 0;
-      t.high = __builtin_inff();
       return;
     case GemmActivation::kClip:
-      t.clip = true;
+      t.low = g.p0;
+      t.high = g.p1;
       return;
     case GemmActivation::kLeakyReluClip:
-      t.leaky = t.clip = true;
+      t.leaky = true;
       t.low = g.p1;
       t.high = g.p2;
       return;
@@ -376,9 +424,9 @@ void Run(const GemmArgs& g) {
       const int64_t width = (left + kLanes - 1) / kLanes * kLanes;
       const float* b = g.b + column * g.depth + run * runs.length * width;
       if (g.windows) {
-        WindowRows windows(g, runs);
+        WindowRows windows(g, runs, run, end);
         RunPanel(g, column, b, t, first, last, [&](int64_t row, int64_t count, const float** p) {
-          windows.Fill(g.first_row + row, count, run, end, p);
+          windows.Fill(g.first_row + row, count, p);
         });
       } else {
         RunPanel(g, column, b, t, first, last, [&](int64_t row, int64_t count, const float** p) {

@@ -6,17 +6,21 @@ namespace plexus::cpu::PLEXUS_ISA {
 
 namespace {
 
-// One vector of channels; `count` < kLanes of them are real in the last one.
+// One vector of channels from `channel`; if not kFull, only `count` < kLanes of them are real.
+template <bool kFull>
 struct Lane {
-  int64_t channel;
-  int64_t count;
-  bool full;
-  V Get(const float* p) const { return full ? Load(p + channel) : LoadPartial(p + channel, count); }
+  int64_t channel, count;
+  V Get(const float* p) const {
+    if constexpr (kFull) return Load(p + channel);
+    return LoadPartial(p + channel, count);
+  }
   void Put(float* p, V v) const {
-    full ? Store(p + channel, v) : StorePartial(p + channel, v, count);
+    if constexpr (kFull) return Store(p + channel, v);
+    StorePartial(p + channel, v, count);
   }
 };
 
+template <typename Lane>
 inline void Finish(const DepthwiseRow& r, const Lane& lane, int64_t ox, V v) {
   if (r.residual) v += lane.Get(r.residual + ox * r.channels);
   v = Min(Max(v, Splat(r.low)), Splat(r.high));
@@ -24,23 +28,25 @@ inline void Finish(const DepthwiseRow& r, const Lane& lane, int64_t ox, V v) {
 }
 
 // Any kernel, one pixel, windows may hang over the sides.
-void Pixel(const DepthwiseRow& r, const Lane& lane, int64_t ox) {
+template <typename Lane>
+inline void Pixel(const DepthwiseRow& r, const Lane& lane, int64_t ox) {
   V acc = r.bias ? lane.Get(r.bias) : V{};
-  const int64_t left = ox * r.stride - r.pad_left;
+  int64_t ix = ox * r.stride - r.pad_left, first = 0, last = r.kernel_width;
+  for (; first < last && ix < 0; ix += r.dilation) ++first;
+  while (last > first && ix + (last - 1 - first) * r.dilation >= r.in_width) --last;
+  const int64_t step = r.dilation * r.channels;
   for (int64_t ky = 0; ky < r.kernel_rows; ++ky) {
-    const float* row = r.x + ky * r.row_dilation * r.in_width * r.channels;
-    for (int64_t kx = 0; kx < r.kernel_width; ++kx) {
-      const int64_t ix = left + kx * r.dilation;
-      if (ix < 0 || ix >= r.in_width) continue;
-      acc +=
-          lane.Get(row + ix * r.channels) * lane.Get(r.w + (ky * r.kernel_width + kx) * r.channels);
+    const float* x = r.x + (ky * r.row_dilation * r.in_width + ix) * r.channels;
+    const float* w = r.w + (ky * r.kernel_width + first) * r.channels;
+    for (int64_t kx = first; kx < last; ++kx, x += step, w += r.channels) {
+      acc += lane.Get(x) * lane.Get(w);
     }
   }
   Finish(r, lane, ox, acc);
 }
 
 // kPixels neighbours whose windows lie inside, of a kernel kWidth wide without dilation.
-template <int kWidth, int kStride, int kPixels>
+template <int kWidth, int kStride, int kPixels, typename Lane>
 inline void Pixels(const DepthwiseRow& r, const Lane& lane, int64_t ox) {
   V acc[kPixels];
   const V start = r.bias ? lane.Get(r.bias) : V{};
@@ -69,16 +75,33 @@ inline void Pixels(const DepthwiseRow& r, const Lane& lane, int64_t ox) {
   for (int p = 0; p < kPixels; ++p) Finish(r, lane, ox + p, acc[p]);
 }
 
+// All channels of one group of pixels, so that every pixel is read as a stream.
 template <int kWidth, int kStride, int kPixels>
-void Inside(const DepthwiseRow& r, const Lane& lane, int64_t begin, int64_t end) {
-  int64_t ox = begin;
-  for (; ox + kPixels <= end; ox += kPixels) Pixels<kWidth, kStride, kPixels>(r, lane, ox);
-  for (; ox + 2 <= end; ox += 2) Pixels<kWidth, kStride, 2>(r, lane, ox);
-  for (; ox < end; ++ox) Pixels<kWidth, kStride, 1>(r, lane, ox);
+void Group(const DepthwiseRow& r, int64_t ox) {
+  int64_t c = 0;
+  for (; c + kLanes <= r.channels; c += kLanes) {
+    Pixels<kWidth, kStride, kPixels>(r, Lane<true>{c, kLanes}, ox);
+  }
+  if (c < r.channels) {
+    Pixels<kWidth, kStride, kPixels>(r, Lane<false>{c, r.channels - c}, ox);
+  }
 }
 
-void Others(const DepthwiseRow& r, const Lane& lane, int64_t begin, int64_t end) {
-  for (int64_t ox = begin; ox < end; ++ox) Pixel(r, lane, ox);
+template <int kWidth, int kStride, int kPixels>
+void Inside(const DepthwiseRow& r, int64_t begin, int64_t end) {
+  int64_t ox = begin;
+  for (; ox + kPixels <= end; ox += kPixels) Group<kWidth, kStride, kPixels>(r, ox);
+  for (; ox + 4 <= end; ox += 4) Group<kWidth, kStride, 4>(r, ox);
+  for (; ox + 2 <= end; ox += 2) Group<kWidth, kStride, 2>(r, ox);
+  for (; ox < end; ++ox) Group<kWidth, kStride, 1>(r, ox);
+}
+
+void Others(const DepthwiseRow& r, int64_t begin, int64_t end) {
+  for (int64_t ox = begin; ox < end; ++ox) {
+    int64_t c = 0;
+    for (; c + kLanes <= r.channels; c += kLanes) Pixel(r, Lane<true>{c, kLanes}, ox);
+    if (c < r.channels) Pixel(r, Lane<false>{c, r.channels - c}, ox);
+  }
 }
 
 void Row(const DepthwiseRow& r) {
@@ -90,18 +113,24 @@ void Row(const DepthwiseRow& r) {
   last = last < r.out_width ? last : r.out_width;
   first = first < r.out_width ? first : r.out_width;
   if (last < first) last = first;
-  auto inside = Others;
-  if (r.dilation == 1 && r.stride == 1 && r.kernel_width == 3) inside = Inside<3, 1, 8>;
-  if (r.dilation == 1 && r.stride == 2 && r.kernel_width == 3) inside = Inside<3, 2, 8>;
-  if (r.dilation == 1 && r.stride == 1 && r.kernel_width == 5) inside = Inside<5, 1, 8>;
-  if (r.dilation == 1 && r.stride == 2 && r.kernel_width == 5) inside = Inside<5, 2, 4>;
-  for (int64_t c = 0; c < r.channels; c += kLanes) {
-    const int64_t left = r.channels - c;
-    const Lane lane{c, left, left >= kLanes};
-    Others(r, lane, 0, first);
-    inside(r, lane, first, last);
-    Others(r, lane, last, r.out_width);
+  Others(r, 0, first);
+  switch (r.dilation == 1 ? r.kernel_width * 10 + r.stride : 0) {
+    case 31:
+      Inside<3, 1, 8>(r, first, last);
+      break;
+    case 32:
+      Inside<3, 2, 8>(r, first, last);
+      break;
+    case 51:
+      Inside<5, 1, 8>(r, first, last);
+      break;
+    case 52:
+      Inside<5, 2, 4>(r, first, last);
+      break;
+    default:
+      Others(r, first, last);
   }
+  Others(r, last, r.out_width);
 }
 
 }  // namespace

@@ -24,9 +24,10 @@ class OpBench {
     inputs_.push_back(Random(shape));
     return graph_.AddInput(NewValue(shape));
   }
-  ValueId Constant(const Shape& shape) {
+  ValueId Constant(const Shape& shape) { return Constant(Random(shape)); }
+  ValueId Constant(Tensor tensor) {
     return graph_.AddConstant("c" + std::to_string(next_++),
-                              ConstantStore::Get().Intern(Random(shape)));
+                              ConstantStore::Get().Intern(std::move(tensor)));
   }
   ValueId Op(const std::string& domain, const std::string& op, std::vector<ValueId> inputs,
              const Shape& shape, Attributes attributes = {}) {
@@ -212,8 +213,49 @@ BENCHMARK(Depthwise)
     ->Args({96, 112, 2, 3})
     ->Args({144, 56, 1, 3})
     ->Args({384, 14, 1, 3})
-    ->Args({960, 8, 1, 3})
+    ->Args({960, 14, 1, 3})
     ->Args({240, 28, 1, 5});
+
+// 512 filters of 512 taps every 160 samples, as one- and as two-dimensional data.
+void SignalConv(benchmark::State& state, bool two_dimensional) {
+  OpBench b;
+  const int64_t samples = 17280, frames = (samples - 512) / 160 + 1;
+  Shape x = {1, 1, samples}, w = {512, 1, 512}, y = {1, 512, frames};
+  Ints strides = {160};
+  if (two_dimensional) {
+    for (Shape* shape : {&x, &w, &y}) shape->insert(shape->begin() + 2, 1);
+    strides = {1, 160};
+  }
+  b.Run(state, b.Op("", "Conv", {b.Input(x), b.Constant(w)}, y, {{"strides", strides}}), "conv");
+}
+BENCHMARK_CAPTURE(SignalConv, one_dimensional, false);
+BENCHMARK_CAPTURE(SignalConv, two_dimensional, true);
+
+void Lstm(benchmark::State& state) {
+  OpBench b;
+  const int64_t n = state.range(0);
+  b.Run(state,
+        b.Op("", "LSTM",
+             {b.Input({1, 1, n}), b.Constant({1, 4 * n, n}), b.Constant({1, 4 * n, n}),
+              b.Constant({1, 8 * n})},
+             {1, 1, 1, n}, {{"hidden_size", n}}),
+        "LSTM");
+}
+BENCHMARK(Lstm)->Arg(64)->Arg(128);
+
+void Resize(benchmark::State& state) {
+  OpBench b;
+  const Shape in = {1, 24, 40, 40}, out = {1, 24, 80, 80};
+  ValueId x = b.Op("", "MaxPool", {b.Input(in)}, in, {{"kernel_shape", Ints{1, 1}}});
+  const ValueId scales = b.Constant(Tensor::Of<float>(DType::kFloat32, {4}, {1, 1, 2, 2}));
+  b.Run(state,
+        b.Op("", "Resize", {x, ValueId(), scales}, out,
+             {{"mode", std::string("nearest")},
+              {"coordinate_transformation_mode", std::string("asymmetric")},
+              {"nearest_mode", std::string("floor")}}),
+        "resize");
+}
+BENCHMARK(Resize);
 
 void ReduceMean(benchmark::State& state) {
   OpBench b;

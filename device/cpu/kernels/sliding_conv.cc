@@ -61,8 +61,9 @@ Status LowerSlidingConv(LoweringContext& context, const Node& node) {
     PLEXUS_ASSIGN_OR_RETURN(Operand bias, context.Read(b, Layout::kRowMajor));
     kernel.reads.push_back(bias);
   }
-  PLEXUS_ASSIGN_OR_RETURN(Operand out, context.Write(y, Layout::kChannelsLast));
+  PLEXUS_ASSIGN_OR_RETURN(Operand out, context.WriteStrided(y));
   kernel.writes = {out};
+  const int64_t pixel = out.pixel_stride ? out.pixel_stride : filters;
   const bool relu = !activation.empty();
   kernel.run = [=, in_width = g.in_width, stride = g.stride_width, grid = int64_t{kernel.grid}](
                    uint32_t first, uint32_t count, const BlockArgs& args) {
@@ -72,8 +73,8 @@ Status LowerSlidingConv(LoweringContext& context, const Node& node) {
       m.a = args.In<float>(0) + image * in_width;
       m.lda = stride;
       m.b = args.In<float>(1);
-      m.c = args.Out<float>(0) + image * frames * filters;
-      m.ldc = filters;
+      m.c = args.Out<float>(0) + image * frames * pixel;
+      m.ldc = pixel;
       m.rows = frames;
       m.depth = taps;
       m.first_column = p * panel;

@@ -93,24 +93,72 @@ static inline V RoundTo(V v) {
 #endif
 }
 
-static inline V ExpFull(V x) {
-  // NaN passes both comparisons unchanged.
-  x = x < -104.0f ? Splat(-104.0f) : x;
-  x = x > 89.0f ? Splat(89.0f) : x;
-  const V magic = Splat(12582912.0f);
-  const V shifted = x * 1.44269504088896341f + magic;
-  const V n = shifted - magic;
-  V r = x - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
+// max(x, low) and min(x, high) that keep NaN.
+static inline V AtLeast(V x, float low) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<V>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(Splat(low)),
+                                                 reinterpret_cast<__m512>(x)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<V>(
+      _mm256_max_ps(reinterpret_cast<__m256>(Splat(low)), reinterpret_cast<__m256>(x)));
+#else
+  return x < low ? Splat(low) : x;
+#endif
+}
+static inline V AtMost(V x, float high) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<V>(_mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(Splat(high)),
+                                                 reinterpret_cast<__m512>(x)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<V>(
+      _mm256_min_ps(reinterpret_cast<__m256>(Splat(high)), reinterpret_cast<__m256>(x)));
+#else
+  return x > high ? Splat(high) : x;
+#endif
+}
+
+// e^r for |r| <= ln(2) / 2.
+static inline V ExpNear(V r) {
   V p = r * 1.3950485736e-3f + 8.3688879386e-3f;
   p = p * r + 4.1666205972e-2f;
   p = p * r + 1.6666518152e-1f;
   p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
+  return p * (r * r) + (r + 1.0f);
+}
+
+static inline V ExpFull(V x) {
+  x = AtMost(AtLeast(x, -104.0f), 89.0f);
+#if defined(__AVX512F__)
+  const V n = RoundTo<0>(x * 1.44269504088896341f);
+  const V p = ExpNear(x - n * 0.693359375f - n * -2.12194440e-4f);
+  return reinterpret_cast<V>(
+      _mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+#else
+  const V magic = Splat(12582912.0f);
+  const V shifted = x * 1.44269504088896341f + magic;
+  const V n = shifted - magic;
+  const V p = ExpNear(x - n * 0.693359375f - n * -2.12194440e-4f);
   // 2^n in two factors reaches infinity and the denormals.
   const VI whole = Bits(shifted) - Bits(magic);
   const VI half = whole >> 1;
   return p * Bits((half + 127) << 23) * Bits((whole - half + 127) << 23);
+#endif
+}
+
+// For -80 <= x <= 80 only.
+static inline V ExpModerate(V x) {
+#if defined(__AVX512F__)
+  const V n = RoundTo<0>(x * 1.44269504088896341f);
+  const V p = ExpNear(x - n * 0.693359375f - n * -2.12194440e-4f);
+  return reinterpret_cast<V>(
+      _mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+#else
+  const V magic = Splat(12582912.0f);
+  const V shifted = x * 1.44269504088896341f + magic;
+  const V n = shifted - magic;
+  const V p = ExpNear(x - n * 0.693359375f - n * -2.12194440e-4f);
+  return Bits(Bits(p) + ((Bits(shifted) - Bits(magic)) << 23));
+#endif
 }
 
 // e^x - 1 for x <= 0, accurate near 0 as well.
@@ -149,7 +197,7 @@ static inline V SigmoidFull(V x) { return 1.0f / (1.0f + ExpFull(-x)); }
 
 static inline V TanhFull(V x) {
   const V a = Abs(x);
-  const V e = ExpFull(a * -2.0f);
+  const V e = ExpModerate(AtMost(a, 20.0f) * -2.0f);
   const V big = (1.0f - e) / (1.0f + e);
   const V s = x * x;
   V p = s * -5.6724217720e-3f + 2.0603146404e-2f;
@@ -157,7 +205,7 @@ static inline V TanhFull(V x) {
   p = p * s + 1.3331185281e-1f;
   p = p * s - 3.3333262801e-1f;
   const V near = p * s * x + x;
-  const V far = x < 0.0f ? -big : big;
+  const V far = Bits(Bits(big) | (Bits(x) & Bits(Splat(-0.0f))));
   return a < 0.625f ? near : far;
 }
 
@@ -170,16 +218,17 @@ static inline V ErfFull(V x) {
   p = p * s + 1.1283791065f;
   const V near = p * x;
   const V a = Abs(x);
-  const V t = a > 4.0f ? Splat(4.0f) : a;
+  const V t = AtMost(a, 4.0f);
   V q = t * 1.0433114767e-5f - 3.1485810177e-4f;
   q = q * t + 3.6103420425e-3f;
   q = q * t - 2.3694565520e-2f;
   q = q * t + 1.0615904629e-1f;
   q = q * t + 6.3519805670e-1f;
   q = q * t + 1.1286370754f;
-  const V big = 1.0f - Exp(-(q * t));
-  const V far = x < 0.0f ? -big : big;
-  return a < 0.9f ? near : (x != x ? x : far);
+  const V big = 1.0f - ExpModerate(-(q * t));
+  // The sign of x; NaN passes through t.
+  const V far = Bits(Bits(big) | (Bits(x) & Bits(Splat(-0.0f))));
+  return a < 0.9f ? near : far;
 }
 
 static inline V SoftplusFull(V x) {
