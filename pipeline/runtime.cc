@@ -53,12 +53,13 @@ class LoadedGraph : public Executable {
   std::vector<std::weak_ptr<const Program>> programs_;
 };
 
-// Calls Dispatcher::Pump when a request's timeout comes due; sleeps otherwise.
-class TimeoutThread {
+// Calls Dispatcher::Pump when a request's timeout comes due, and now and then for the sake of jobs
+// that hang and arenas that nobody uses any more; sleeps otherwise.
+class Housekeeper {
  public:
-  TimeoutThread(Dispatcher& dispatcher, const Clock& clock)
-      : dispatcher_(dispatcher), clock_(clock), thread_([this] { Loop(); }) {}
-  ~TimeoutThread() {
+  Housekeeper(Dispatcher& dispatcher, CpuDevice& device, const Clock& clock)
+      : dispatcher_(dispatcher), device_(device), clock_(clock), thread_([this] { Loop(); }) {}
+  ~Housekeeper() {
     {
       std::lock_guard lock(mutex_);
       stopping_ = true;
@@ -80,26 +81,33 @@ class TimeoutThread {
   void Loop() {
     std::unique_lock lock(mutex_);
     while (!stopping_) {
-      if (due_.empty()) {
-        wake_.wait(lock);
-        continue;
-      }
       const TimePoint now = clock_.Now();
-      if (now < due_.top()) {
-        wake_.wait_for(lock, due_.top() - now);
+      const TimePoint next_round = last_round_ + kRound;
+      const TimePoint wake_at = due_.empty() ? next_round : std::min(next_round, due_.top());
+      if (now < wake_at) {
+        wake_.wait_for(lock, wake_at - now);
         continue;
       }
       while (!due_.empty() && due_.top() <= now) due_.pop();
       lock.unlock();
+      if (now >= next_round) {
+        last_round_ = now;
+        device_.TrimArenas(kArenaIdle);
+      }
       const TimePoint next = dispatcher_.Pump(now);
       lock.lock();
       if (next != TimePoint::max()) due_.push(next);
     }
   }
 
+  static constexpr Duration kRound = std::chrono::seconds(5);
+  static constexpr Duration kArenaIdle = std::chrono::seconds(30);
+
   Dispatcher& dispatcher_;
+  CpuDevice& device_;
   const Clock& clock_;
-  std::mutex mutex_;  // guards stopping_ and due_
+  TimePoint last_round_{};  // of its own thread
+  std::mutex mutex_;        // guards stopping_ and due_
   std::condition_variable wake_;
   bool stopping_ = false;
   std::priority_queue<TimePoint, std::vector<TimePoint>, std::greater<>> due_;
@@ -178,7 +186,7 @@ class CpuRuntime : public Runtime {
         compiler_(MakeCpuCompiler(CompilerOptions(device_.info().units))),
         dispatcher_(device_, std::move(policy), clock_, &profiles_, &trace_),
         plans_(options.program_cache_bytes, kBuildThreads),
-        timeouts_(dispatcher_, clock_),
+        housekeeper_(dispatcher_, device_, clock_),
         environment_{dispatcher_, plans_, ReferenceEvaluator::Get(), compiler_, clock_} {
     if (options_.profile_path.empty()) return;
     const Status status = profiles_.Load(options_.profile_path);
@@ -219,7 +227,7 @@ class CpuRuntime : public Runtime {
       std::lock_guard lock(in_flight_mutex_);
       ++in_flight_;
     }
-    if (attributes.timeout_at) timeouts_.Expect(*attributes.timeout_at);
+    if (attributes.timeout_at) housekeeper_.Expect(*attributes.timeout_at);
     Drive(request, std::move(executable), std::move(inputs), attributes.arrival, std::move(done));
     return request;
   }
@@ -228,12 +236,14 @@ class CpuRuntime : public Runtime {
                 RequestAttributes attributes) override {
     RunResult result;
     std::atomic<bool> finished{false};
+    // Before Start, so that the first launch lands on this thread's own unit.
+    CpuDevice::Participant participant(device_);
     Start(std::move(executable), std::move(inputs), attributes, [&](RunResult r) {
       result = std::move(r);
       finished.store(true, std::memory_order_release);  // publishes result
       device_.NotifyDone();
     });
-    device_.Participate([&] { return finished.load(std::memory_order_acquire); });
+    participant.RunUntil([&] { return finished.load(std::memory_order_acquire); });
     return result;
   }
 
@@ -297,7 +307,7 @@ class CpuRuntime : public Runtime {
   RecordingCompiler compiler_;
   Dispatcher dispatcher_;
   PlanCache plans_;
-  TimeoutThread timeouts_;
+  Housekeeper housekeeper_;
   RequestEnvironment environment_;
   std::mutex in_flight_mutex_;  // guards in_flight_
   std::condition_variable in_flight_zero_;

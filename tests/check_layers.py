@@ -34,7 +34,7 @@ USES = {
     ],
 }
 # Tests of a layer may also use what implements the interfaces that they test.
-TESTS_ALSO = {"sched": ["device/sim"], "device/cpu": ["sched"], "serve": ["client"]}
+TESTS_ALSO = {"sched": ["device/sim"], "device/cpu": ["graph/onnx", "sched"], "serve": ["client"]}
 # Nothing but the standard library and the system: these build on a bare GPU host.
 BARE = ("base", "graph", "program", "profile", "device", "device/sim", "sched")
 STANDARD = re.compile(r"^(?!.*\.h$).*$|^(sys/|linux/|netinet/|arpa/|immintrin)")

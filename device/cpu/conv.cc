@@ -5,7 +5,6 @@
 #include "device/cpu/cpu_features.h"
 #include "device/cpu/gemm_job.h"
 #include "device/cpu/kernels/depthwise.h"
-#include "device/cpu/kernels/sliding_conv.h"
 
 namespace plexus::cpu {
 
@@ -22,8 +21,8 @@ std::string ConvName(const LoweringContext& context, const Node& node, const Win
   return context.KernelName(what, node);
 }
 
-// Channels few enough to be read from a row-major image directly.
-constexpr int64_t kMaxPlanarChannels = 4;
+// Fewer channels are too few for a run of their own.
+constexpr int64_t kMaxMergedChannels = 8;
 
 struct ConvValues {
   ValueId x, w, b, residual, y;
@@ -43,12 +42,13 @@ Status LowerWindowConv(LoweringContext& context, const Node& node, const ConvVal
   w.stride_height = g.stride_height, w.stride_width = g.stride_width;
   w.dilation_height = g.dilation_height, w.dilation_width = g.dilation_width;
   w.pad_top = g.pad_top, w.pad_left = g.pad_left;
-  w.planar = g.in_channels <= kMaxPlanarChannels && context.layout(v.x) == Layout::kRowMajor;
-  if (w.planar && !GemmCanTake(w)) w.planar = false;
+  w.pixel_stride = w.channels;
+  w.merged = g.in_channels <= kMaxMergedChannels;
+  if (!GemmCanTake(w)) w.merged = false;
   const int64_t taps = g.kernel_height * g.kernel_width;
   const bool padded = g.pad_top || g.pad_left || g.pad_bottom || g.pad_right;
   job.windowed = padded || taps > 1 || g.stride_height > 1 || g.stride_width > 1;
-  if (padded) job.zeros.resize(std::max(g.in_channels, g.kernel_width));
+  if (padded) job.zeros.resize(g.in_channels * (w.merged ? g.kernel_width : 1));
 
   KernelSpec kernel;
   kernel.name = ConvName(context, node, g, 1);
@@ -63,20 +63,19 @@ Status LowerWindowConv(LoweringContext& context, const Node& node, const ConvVal
   job.cut = CutGemm(job.base.rows, g.out_channels, job.base.depth, in_floats,
                     context.GridFor(kernel.flops, kernel.bytes, int64_t{1} << 16));
 
-  const Layout layout = w.planar ? Layout::kRowMajor : Layout::kChannelsLast;
   Operand source;
-  if (w.planar) {
-    PLEXUS_ASSIGN_OR_RETURN(source, context.Read(v.x, layout));
+  if (w.merged) {
+    PLEXUS_ASSIGN_OR_RETURN(source, context.Read(v.x, Layout::kChannelsLast));
   } else {
     PLEXUS_ASSIGN_OR_RETURN(source, context.ReadStrided(v.x));
   }
-  w.pixel_stride = job.base.lda = source.pixel_stride ? source.pixel_stride : g.in_channels;
-  w.image_stride = g.in_height * g.in_width * (w.planar ? g.in_channels : w.pixel_stride);
+  if (source.pixel_stride) w.pixel_stride = source.pixel_stride;
+  job.base.lda = w.pixel_stride;
+  w.image_stride = g.in_height * g.in_width * w.pixel_stride;
   kernel.reads = {source};
-  PLEXUS_ASSIGN_OR_RETURN(
-      DerivedPtr packed,
-      PackGemmConstant(*context.graph().value(v.w).constant, job.base.depth, g.out_channels, true,
-                       w.planar || g.in_channels == 1 ? 1 : taps));
+  PLEXUS_ASSIGN_OR_RETURN(DerivedPtr packed,
+                          PackGemmConstant(*context.graph().value(v.w).constant, job.base.depth,
+                                           g.out_channels, true, g.in_channels == 1 ? 1 : taps));
   kernel.reads.push_back(context.ConstantOperand(std::move(packed)));
   if (v.b.valid()) {
     PLEXUS_ASSIGN_OR_RETURN(Operand bias, context.Read(v.b, Layout::kRowMajor));
@@ -105,9 +104,9 @@ Status LowerWindowConv(LoweringContext& context, const Node& node, const ConvVal
 }
 
 Status LowerConv(LoweringContext& context, const Node& node) {
-  for (const LoweringRule special : {LowerDepthwiseConv, LowerSlidingConv}) {
-    const Status status = special(context, node);
-    if (status.code() != StatusCode::kUnimplemented) return status;
+  if (const Status status = LowerDepthwiseConv(context, node);
+      status.code() != StatusCode::kUnimplemented) {
+    return status;
   }
   const ValueId x = context.In(node, 0), w = context.In(node, 1), b = context.In(node, 2);
   const ValueId residual = context.In(node, 3), y = context.Out(node, 0);

@@ -8,6 +8,7 @@
 #include "device/cpu/graph_signature.h"
 #include "device/cpu/lowering.h"
 #include "device/cpu/memory_plan.h"
+#include "device/cpu/packed_memory.h"
 
 namespace plexus {
 
@@ -222,7 +223,7 @@ void AddKernels(LoweringContext& context, const MemoryPlan& plan,
     while (end < specs.size() && group[end] == group[begin]) ++end;
     Kernel kernel;
     kernel.name = specs[begin].name;
-    if (end - begin > 1) kernel.name += " … " + std::to_string(end - begin) + " kernels";
+    for (size_t k = begin + 1; k < end; ++k) kernel.name += " + " + specs[k].name;
     kernel.grid = specs[begin].grid;
     Duration time{0};
     size_t scratch_bytes = 0;
@@ -246,6 +247,7 @@ Result<ProgramPtr> CpuCompiler::Compile(const Graph& region, const CompileOption
   auto graph = std::make_shared<const Graph>(region);
   LoweringContext context(graph, options, options_.workers, options_.target_block_time);
   PLEXUS_RETURN_IF_ERROR(context.LowerAll().WithContext("compile '" + options.name + "'"));
+  cpu::ReleaseAfterPacking();
   const MemoryPlan plan = PlanFor(context);
   const std::vector<uint32_t> group = GroupSmallKernels(context.kernels(), plan, options_.workers);
 

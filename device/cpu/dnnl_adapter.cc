@@ -7,6 +7,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "device/cpu/packed_memory.h"
+
 namespace plexus::cpu {
 
 namespace {
@@ -200,6 +202,7 @@ Result<DerivedPtr> PackConstant(const Constant& constant, const dnnl::memory::de
     DerivedConstant derived;
     PLEXUS_ASSIGN_OR_RETURN(derived.buffer, Buffer::Allocate(to.get_size()));
     PLEXUS_RETURN_IF_ERROR(Reorder(from, plain.raw(), to, derived.buffer->data()));
+    NotePacked(plain.size_bytes());
     return derived;
   };
   PLEXUS_ASSIGN_OR_RETURN(DerivedPtr packed,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "device/cpu/cpu_features.h"
+#include "device/cpu/kernels/box_copy.h"
 
 namespace plexus::cpu {
 
@@ -60,15 +61,22 @@ void PackGemm(const float* b, int64_t row_stride, int64_t column_stride, int64_t
       }
       continue;
     }
-    constexpr int64_t kDepthTile = 16;  // rows of the panel that stay in the first cache
-    for (int64_t k0 = 0; k0 < depth; k0 += kDepthTile) {
-      const int64_t k1 = std::min(depth, k0 + kDepthTile);
-      for (int64_t n = 0; n < width; ++n) {
-        const float* source = b + (column + n) * column_stride;
-        for (int64_t k = k0; k < k1; ++k) {
-          panel[k * width + n] = n < valid ? source[k * row_stride] : 0;
+    if (row_stride == 1) {
+      // Pieces of depth whose two tiles fit the first cache.
+      constexpr int64_t kDepthTile = 64;
+      for (int64_t k = 0; k < depth; k += kDepthTile) {
+        TransposeFloats(b + column * column_stride + k, column_stride, panel + k * width, width,
+                        std::min(kDepthTile, depth - k), valid);
+      }
+    } else {
+      for (int64_t k = 0; k < depth; ++k) {
+        for (int64_t n = 0; n < valid; ++n) {
+          panel[k * width + n] = b[k * row_stride + (column + n) * column_stride];
         }
       }
+    }
+    for (int64_t k = 0; valid < width && k < depth; ++k) {
+      std::fill(panel + k * width + valid, panel + (k + 1) * width, 0.0f);
     }
   }
 }

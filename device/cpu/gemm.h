@@ -27,20 +27,20 @@ enum class GemmActivation : uint8_t {
   kSoftplus,
 };
 
-// The rows of `a` as windows over images: row r is the window of output pixel r (image, then y,
-// then x). Its `depth` elements are the channels of tap after tap when channels-last, or the taps
-// of channel after channel (an OIHW filter's order) when planar.
+// The rows of `a` as windows over channels-last images: row r is the window of output pixel r
+// (image, then y, then x). Its `depth` elements are the channels of tap after tap.
 struct GemmWindows {
-  bool planar = false;  // images lie [C, H, W]; few channels, dilation_width 1
+  // The taps of one line of the filter are read as one piece: for few channels.
+  bool merged = false;
   int64_t channels = 0;
   int64_t in_height = 1, in_width = 1, out_height = 1, out_width = 1;
   int64_t kernel_height = 1, kernel_width = 1;
   int64_t stride_height = 1, stride_width = 1;
   int64_t dilation_height = 1, dilation_width = 1;
   int64_t pad_top = 0, pad_left = 0;
-  int64_t pixel_stride = 0;      // elements from one pixel to the next; channels-last only
+  int64_t pixel_stride = 0;      // elements from one pixel to the next
   int64_t image_stride = 0;      // elements from one image to the next
-  const float* zeros = nullptr;  // at least `channels` (planar: kernel_width) zeros
+  const float* zeros = nullptr;  // at least `channels` (merged: times kernel_width) zeros
 };
 // What the kernels can take.
 bool GemmCanTake(const GemmWindows& windows);

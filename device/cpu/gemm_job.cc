@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "device/cpu/kernels/box_copy.h"
+#include "device/cpu/packed_memory.h"
+
 namespace plexus::cpu {
 
 namespace {
@@ -60,10 +63,8 @@ Status RunGemm(const GemmJob& job, uint32_t first, uint32_t count, const BlockAr
 std::vector<float> SwapTaps(const float* from, int64_t columns, int64_t outer, int64_t inner) {
   std::vector<float> to(static_cast<size_t>(columns * outer * inner));
   float* out = to.data();
-  for (int64_t n = 0; n < columns; ++n, from += outer * inner) {
-    for (int64_t i = 0; i < inner; ++i) {
-      for (int64_t o = 0; o < outer; ++o) *out++ = from[o * inner + i];
-    }
+  for (int64_t n = 0; n < columns; ++n, from += outer * inner, out += outer * inner) {
+    TransposeFloats(from, inner, out, outer, inner, outer);
   }
   return to;
 }
@@ -144,6 +145,7 @@ Result<DerivedPtr> PackGemmConstant(const Constant& constant, int64_t depth, int
     }
     PackGemm(from, row_stride, column_stride, depth, 0, columns, columns,
              reinterpret_cast<float*>(derived.buffer->data()));
+    NotePacked(plain.size_bytes());
     return derived;
   };
   PLEXUS_ASSIGN_OR_RETURN(DerivedPtr packed, constant.Derived(key, make));

@@ -125,7 +125,7 @@ TEST(GemmTest, ActivationsMatchTheMathLibrary) {
 struct WindowCase {
   int64_t images, channels, height, width, out_channels, kernel_height, kernel_width, stride, pad,
       dilation;
-  bool planar;
+  bool merged;
 };
 
 class GemmWindowTest : public testing::TestWithParam<WindowCase> {};
@@ -133,30 +133,28 @@ class GemmWindowTest : public testing::TestWithParam<WindowCase> {};
 TEST_P(GemmWindowTest, MatchesAConvolutionInPlainLoops) {
   const WindowCase& t = GetParam();
   GemmWindows w;
-  w.planar = t.planar;
+  w.merged = t.merged;
   w.channels = t.channels;
   w.in_height = t.height, w.in_width = t.width;
   w.kernel_height = t.kernel_height, w.kernel_width = t.kernel_width;
   w.stride_height = w.stride_width = t.stride;
   w.dilation_height = t.dilation;
-  w.dilation_width = t.planar ? 1 : t.dilation;
+  w.dilation_width = t.merged ? 1 : t.dilation;
   w.pad_top = w.pad_left = t.pad;
   w.out_height =
       (t.height + 2 * t.pad - (t.kernel_height - 1) * w.dilation_height - 1) / t.stride + 1;
   w.out_width = (t.width + 2 * t.pad - (t.kernel_width - 1) * w.dilation_width - 1) / t.stride + 1;
-  w.pixel_stride = t.channels + (t.planar ? 0 : 3);
+  w.pixel_stride = t.channels + (t.merged ? 0 : 3);
   const int64_t plane = t.height * t.width;
   w.image_stride = plane * w.pixel_stride;
-  const std::vector<float> zeros(std::max(t.channels, t.kernel_width));
+  const std::vector<float> zeros(t.channels * t.kernel_width);
   w.zeros = zeros.data();
   ASSERT_TRUE(GemmCanTake(w));
   auto x_at = [&](int64_t n, int64_t c, int64_t iy, int64_t ix) {
-    return n * w.image_stride +
-           (t.planar ? c * plane + iy * t.width + ix : (iy * t.width + ix) * w.pixel_stride + c);
+    return n * w.image_stride + (iy * t.width + ix) * w.pixel_stride + c;
   };
   auto depth_at = [&](int64_t c, int64_t ky, int64_t kx) {
-    return t.planar ? (c * t.kernel_height + ky) * t.kernel_width + kx
-                    : (ky * t.kernel_width + kx) * t.channels + c;
+    return (ky * t.kernel_width + kx) * t.channels + c;
   };
   const int64_t depth = t.channels * t.kernel_height * t.kernel_width, columns = t.out_channels;
   const int64_t rows = t.images * w.out_height * w.out_width;

@@ -112,8 +112,13 @@ std::optional<ConvInfo> ReadConv(const GraphEditor& editor, const Node& n) {
     info.bias = editor.ConstantTensor(n.inputs[2]);
     if (!info.bias.defined() || info.bias.num_elements() != info.channels) return std::nullopt;
   }
+  return info;
+}
+
+// Only when the weights are to change: reading packed ones restores their plain bytes.
+bool ReadWeight(const GraphEditor& editor, const Node& n, ConvInfo& info) {
   info.weight = editor.ConstantTensor(n.inputs[1]);
-  return info.weight.defined() ? std::optional(info) : std::nullopt;
+  return info.weight.defined();
 }
 
 Result<Tensor> ScaleWeights(const ConvInfo& conv, const std::vector<double>& scale) {
@@ -175,6 +180,7 @@ void FoldAffineAfter(GraphEditor& editor, NodeId conv_id) {
   Node fused = conv_node;
   const std::string base = editor.value(fused.outputs[0]).name;
   if (scales) {
+    if (!ReadWeight(editor, conv_node, *conv)) return;
     Result<Tensor> weight = ScaleWeights(*conv, scale);
     if (!weight.ok()) return;
     fused.inputs[1] = editor.NewConstant(std::move(*weight), base, "weight");
@@ -215,7 +221,7 @@ void FoldAffineBefore(GraphEditor& editor, NodeId conv_id) {
   }
   if (x == node.inputs[0] || !std::isfinite(scale) || !std::isfinite(shift)) return;
   std::optional<ConvInfo> conv = ReadConv(editor, node);
-  if (!conv) return;
+  if (!conv || !ReadWeight(editor, node, *conv)) return;
   std::vector<double> bias(conv->channels, 0);
   const int64_t per_row = conv->weight.num_elements() / conv->channels;
   for (int64_t c = 0; c < conv->channels; ++c) {

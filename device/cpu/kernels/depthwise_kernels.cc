@@ -6,102 +6,137 @@ namespace plexus::cpu::PLEXUS_ISA {
 
 namespace {
 
-// One vector of channels from `channel`; if not kFull, only `count` < kLanes of them are real.
-template <bool kFull>
+// Vectors of channels and pixels that are computed together, as many as the registers hold.
+#if defined(__AVX512F__)
+constexpr int kVectors = 2, kFew = 4, kMany = 6;
+#else
+constexpr int kVectors = 1, kFew = 6, kMany = 6;
+#endif
+
+// kVecs vectors of channels from `channel`; if not kFull, kVecs is 1 and only `count` < kLanes of
+// its lanes are real.
+template <int kVecs, bool kFull>
 struct Lane {
+  static constexpr int kN = kVecs;
   int64_t channel, count;
-  V Get(const float* p) const {
-    if constexpr (kFull) return Load(p + channel);
+  V Get(const float* p, int v) const {
+    if constexpr (kFull) return Load(p + channel + v * kLanes);
     return LoadPartial(p + channel, count);
   }
-  void Put(float* p, V v) const {
-    if constexpr (kFull) return Store(p + channel, v);
-    StorePartial(p + channel, v, count);
+  void Put(float* p, int v, V value) const {
+    if constexpr (kFull) return Store(p + channel + v * kLanes, value);
+    StorePartial(p + channel, value, count);
   }
 };
 
 template <typename Lane>
-inline void Finish(const DepthwiseRow& r, const Lane& lane, int64_t ox, V v) {
-  if (r.residual) v += lane.Get(r.residual + ox * r.channels);
-  v = Min(Max(v, Splat(r.low)), Splat(r.high));
-  lane.Put(r.y + ox * r.channels, v);
+inline __attribute__((always_inline)) void Finish(const DepthwiseRow& r, const Lane& lane,
+                                                  int64_t ox, int v, V value) {
+  if (r.residual) value += lane.Get(r.residual + ox * r.channels, v);
+  value = AtMost(AtLeast(value, r.low), r.high);
+  lane.Put(r.y + ox * r.channels, v, value);
 }
 
 // Any kernel, one pixel, windows may hang over the sides.
 template <typename Lane>
-inline void Pixel(const DepthwiseRow& r, const Lane& lane, int64_t ox) {
-  V acc = r.bias ? lane.Get(r.bias) : V{};
+void Pixel(const DepthwiseRow& r, const Lane& lane, int64_t ox) {
   int64_t ix = ox * r.stride - r.pad_left, first = 0, last = r.kernel_width;
   for (; first < last && ix < 0; ix += r.dilation) ++first;
   while (last > first && ix + (last - 1 - first) * r.dilation >= r.in_width) --last;
   const int64_t step = r.dilation * r.channels;
+  V acc[Lane::kN];
+  for (int v = 0; v < Lane::kN; ++v) acc[v] = r.bias ? lane.Get(r.bias, v) : V{};
   for (int64_t ky = 0; ky < r.kernel_rows; ++ky) {
     const float* x = r.x + (ky * r.row_dilation * r.in_width + ix) * r.channels;
     const float* w = r.w + (ky * r.kernel_width + first) * r.channels;
     for (int64_t kx = first; kx < last; ++kx, x += step, w += r.channels) {
-      acc += lane.Get(x) * lane.Get(w);
+      for (int v = 0; v < Lane::kN; ++v) acc[v] += lane.Get(x, v) * lane.Get(w, v);
     }
   }
-  Finish(r, lane, ox, acc);
+  for (int v = 0; v < Lane::kN; ++v) Finish(r, lane, ox, v, acc[v]);
 }
 
 // kPixels neighbours whose windows lie inside, of a kernel kWidth wide without dilation.
 template <int kWidth, int kStride, int kPixels, typename Lane>
-inline void Pixels(const DepthwiseRow& r, const Lane& lane, int64_t ox) {
-  V acc[kPixels];
-  const V start = r.bias ? lane.Get(r.bias) : V{};
+inline __attribute__((always_inline)) void Pixels(const DepthwiseRow& r, const Lane& lane,
+                                                  int64_t ox) {
+  V acc[kPixels][Lane::kN];
 #pragma GCC unroll 16
-  for (int p = 0; p < kPixels; ++p) acc[p] = start;
-  const float* row = r.x + (ox * kStride - r.pad_left) * r.channels;
+  for (int v = 0; v < Lane::kN; ++v) {
+    const V start = r.bias ? lane.Get(r.bias, v) : V{};
+#pragma GCC unroll 16
+    for (int p = 0; p < kPixels; ++p) acc[p][v] = start;
+  }
+  const int64_t channels = r.channels;
+  const float* row = r.x + (ox * kStride - r.pad_left) * channels;
   const float* w = r.w;
   for (int64_t ky = 0; ky < r.kernel_rows; ++ky) {
-    V taps[kWidth];
+    V taps[kWidth][Lane::kN];
 #pragma GCC unroll 16
-    for (int kx = 0; kx < kWidth; ++kx) taps[kx] = lane.Get(w + kx * r.channels);
+    for (int kx = 0; kx < kWidth; ++kx) {
+#pragma GCC unroll 4
+      for (int v = 0; v < Lane::kN; ++v) taps[kx][v] = lane.Get(w + kx * channels, v);
+    }
+    const float* x = row;
 #pragma GCC unroll 32
-    for (int i = 0; i < (kPixels - 1) * kStride + kWidth; ++i) {
-      const V v = lane.Get(row + i * r.channels);
+    for (int i = 0; i < (kPixels - 1) * kStride + kWidth; ++i, x += channels) {
+#pragma GCC unroll 4
+      for (int v = 0; v < Lane::kN; ++v) {
+        const V value = lane.Get(x, v);
 #pragma GCC unroll 16
-      for (int kx = 0; kx < kWidth; ++kx) {
-        const int at = i - kx;
-        if (at >= 0 && at % kStride == 0 && at / kStride < kPixels)
-          acc[at / kStride] += v * taps[kx];
+        for (int kx = 0; kx < kWidth; ++kx) {
+          const int at = i - kx;
+          if (at >= 0 && at % kStride == 0 && at / kStride < kPixels) {
+            acc[at / kStride][v] += value * taps[kx][v];
+          }
+        }
       }
     }
-    row += r.row_dilation * r.in_width * r.channels;
-    w += kWidth * r.channels;
+    row += r.row_dilation * r.in_width * channels;
+    w += kWidth * channels;
   }
 #pragma GCC unroll 16
-  for (int p = 0; p < kPixels; ++p) Finish(r, lane, ox + p, acc[p]);
-}
-
-// All channels of one group of pixels, so that every pixel is read as a stream.
-template <int kWidth, int kStride, int kPixels>
-void Group(const DepthwiseRow& r, int64_t ox) {
-  int64_t c = 0;
-  for (; c + kLanes <= r.channels; c += kLanes) {
-    Pixels<kWidth, kStride, kPixels>(r, Lane<true>{c, kLanes}, ox);
-  }
-  if (c < r.channels) {
-    Pixels<kWidth, kStride, kPixels>(r, Lane<false>{c, r.channels - c}, ox);
+  for (int p = 0; p < kPixels; ++p) {
+#pragma GCC unroll 4
+    for (int v = 0; v < Lane::kN; ++v) Finish(r, lane, ox + p, v, acc[p][v]);
   }
 }
 
-template <int kWidth, int kStride, int kPixels>
-void Inside(const DepthwiseRow& r, int64_t begin, int64_t end) {
+template <int kWidth, int kStride, int kPixels, typename Lane>
+void Inside(const DepthwiseRow& r, const Lane& lane, int64_t begin, int64_t end) {
   int64_t ox = begin;
-  for (; ox + kPixels <= end; ox += kPixels) Group<kWidth, kStride, kPixels>(r, ox);
-  for (; ox + 4 <= end; ox += 4) Group<kWidth, kStride, 4>(r, ox);
-  for (; ox + 2 <= end; ox += 2) Group<kWidth, kStride, 2>(r, ox);
-  for (; ox < end; ++ox) Group<kWidth, kStride, 1>(r, ox);
+  for (; ox + kPixels <= end; ox += kPixels) Pixels<kWidth, kStride, kPixels>(r, lane, ox);
+  for (; ox + 2 <= end; ox += 2) Pixels<kWidth, kStride, 2>(r, lane, ox);
+  if (ox < end) Pixels<kWidth, kStride, 1>(r, lane, ox);
 }
 
-void Others(const DepthwiseRow& r, int64_t begin, int64_t end) {
-  for (int64_t ox = begin; ox < end; ++ox) {
-    int64_t c = 0;
-    for (; c + kLanes <= r.channels; c += kLanes) Pixel(r, Lane<true>{c, kLanes}, ox);
-    if (c < r.channels) Pixel(r, Lane<false>{c, r.channels - c}, ox);
+template <typename Lane>
+void Others(const DepthwiseRow& r, const Lane& lane, int64_t begin, int64_t end) {
+  for (int64_t ox = begin; ox < end; ++ox) Pixel(r, lane, ox);
+}
+
+// The whole row for some channels (measured faster than all channels of some pixels, whose weights
+// would not stay in the first cache); windows [first, last) lie inside.
+template <typename Lane>
+void Columns(const DepthwiseRow& r, const Lane& lane, int64_t first, int64_t last) {
+  Others(r, lane, 0, first);
+  switch (r.dilation == 1 ? r.kernel_width * 10 + r.stride : 0) {
+    case 31:
+      Inside<3, 1, kFew>(r, lane, first, last);
+      break;
+    case 32:
+      Inside<3, 2, kMany>(r, lane, first, last);
+      break;
+    case 51:
+      Inside<5, 1, kMany>(r, lane, first, last);
+      break;
+    case 52:
+      Inside<5, 2, 4>(r, lane, first, last);
+      break;
+    default:
+      Others(r, lane, first, last);
   }
+  Others(r, lane, last, r.out_width);
 }
 
 void Row(const DepthwiseRow& r) {
@@ -113,24 +148,14 @@ void Row(const DepthwiseRow& r) {
   last = last < r.out_width ? last : r.out_width;
   first = first < r.out_width ? first : r.out_width;
   if (last < first) last = first;
-  Others(r, 0, first);
-  switch (r.dilation == 1 ? r.kernel_width * 10 + r.stride : 0) {
-    case 31:
-      Inside<3, 1, 8>(r, first, last);
-      break;
-    case 32:
-      Inside<3, 2, 8>(r, first, last);
-      break;
-    case 51:
-      Inside<5, 1, 8>(r, first, last);
-      break;
-    case 52:
-      Inside<5, 2, 4>(r, first, last);
-      break;
-    default:
-      Others(r, first, last);
+  int64_t c = 0;
+  for (; c + kVectors * kLanes <= r.channels; c += kVectors * kLanes) {
+    Columns(r, Lane<kVectors, true>{c, kLanes}, first, last);
   }
-  Others(r, last, r.out_width);
+  for (; c + kLanes <= r.channels; c += kLanes) {
+    Columns(r, Lane<1, true>{c, kLanes}, first, last);
+  }
+  if (c < r.channels) Columns(r, Lane<1, false>{c, r.channels - c}, first, last);
 }
 
 }  // namespace

@@ -1,13 +1,10 @@
-// Resize, recurrent layers and sliding convolutions.
+// Resize and recurrent layers.
 #include <gtest/gtest.h>
 
 #include "device/cpu/kernels/kernel_tester.h"
 
 namespace plexus::cpu {
 namespace {
-
-using Ints = std::vector<int64_t>;
-using Floats = std::vector<float>;
 
 TEST(Resize, ModesTransformsAndLayouts) {
   for (bool last : {false, true}) {
@@ -68,16 +65,6 @@ TEST(Gru, LinearBeforeReset) {
          t.Constant(RandomTensor({1, 6 * hidden}, 3))},
         {{"hidden_size", hidden}, {"linear_before_reset", int64_t{1}}}, 2);
   t.Check(5e-6f);
-}
-
-TEST(SlidingConv, FramesOfASignal) {
-  for (bool bias : {false, true}) {
-    KernelTester t;
-    std::vector<ValueId> in = {t.Input({2, 1, 5000}), t.Constant(RandomTensor({75, 1, 100}, 1))};
-    if (bias) in.push_back(t.Constant(RandomTensor({75}, 2)));
-    t.Add("Conv", in, {{"strides", Ints{33}}});
-    t.Check(1e-5f);
-  }
 }
 
 }  // namespace
