@@ -289,6 +289,15 @@ class PipelineBuilder {
     YamlMap map(yaml, file_ + ": output");
     const std::string name = map.String("name");
     const std::string from = map.String("from");
+    SymbolicShape declared;
+    if (map.Has("shape")) {
+      declared.has_rank = true;
+      for (int64_t d : map.Ints("shape")) {
+        SymbolicDim dim;
+        if (d >= 0) dim.value = d;
+        declared.dims.push_back(dim);
+      }
+    }
     PLEXUS_RETURN_IF_ERROR(map.Finish());
     if (!IsName(name)) return Fail("output '" + name + "': bad name");
     if (!output_names_.insert(name).second) return Fail("two outputs are named '" + name + "'");
@@ -307,6 +316,7 @@ class PipelineBuilder {
     graph_.AddNode(std::move(node));
     graph_.outputs().push_back(out);
     result_.outputs.push_back(name);
+    result_.output_shapes.push_back(std::move(declared));
     return OkStatus();
   }
 

@@ -16,8 +16,9 @@ struct PipelineFile {
   std::string name;
   GraphPtr graph;                    // the static part: models and glue inlined into one graph
   std::vector<std::string> outputs;  // names, in the order of graph->outputs()
-  std::vector<std::string> models;   // names of the models it uses
-  std::string tenant;                // "" for the default
+  std::vector<SymbolicShape> output_shapes;  // as declared; no rank where not
+  std::vector<std::string> models;           // names of the models it uses
+  std::string tenant;                        // "" for the default
 };
 
 // Gives the graph of a model by name; kNotFound when there is none.

@@ -133,9 +133,9 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   now_ = std::max(now_, now);
   Status refused = device_status_;
   if (refused.ok() && jobs_.live() >= options_.max_jobs) {
-    refused = ResourceExhaustedError("program " + program.name + ": " +
-                                     std::to_string(options_.max_jobs) +
-                                     " jobs wait on this device; try again later");
+    refused =
+        UnavailableError("program " + program.name + ": " + std::to_string(options_.max_jobs) +
+                         " jobs wait on this device; try again later");
   }
   if (!refused.ok()) {
     Leave();

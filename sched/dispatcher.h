@@ -21,7 +21,7 @@ struct DispatcherOptions {
   // Work handed to a unit (the device) beyond what runs, in time (B of paella.md): enough to hide
   // what lies between an event and the next launch. On a CPU that is a microsecond at most.
   Duration in_flight_bound = std::chrono::microseconds(20);
-  size_t max_jobs = 100'000;  // queued and running; more is kResourceExhausted
+  size_t max_jobs = 100'000;  // queued and running; more is kUnavailable
   // A launch not reported within this is taken for lost: its job ends kUnavailable at the next Pump
   // (the memory that the launch may still write stays put until it reports or the dispatcher goes).
   Duration hang_bound = std::chrono::seconds(60);

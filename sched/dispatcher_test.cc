@@ -78,14 +78,13 @@ TEST(DispatcherTest, SpecsThatCannotRunAreRefusedWithTheProgramsName) {
   bed.CheckAtRest();
 }
 
-TEST(DispatcherTest, MoreThanMaxJobsIsResourceExhausted) {
+TEST(DispatcherTest, MoreThanMaxJobsIsUnavailable) {
   TestBed::Options options = Cpu(1);
   options.dispatcher.max_jobs = 3;
   TestBed bed(options);
   const ProgramPtr program = Chain("a", 1, 1, kUs);
   for (int i = 0; i < 3; ++i) bed.Submit(program);
-  EXPECT_EQ(bed.dispatcher.Submit(bed.Spec(program)).status().code(),
-            StatusCode::kResourceExhausted);
+  EXPECT_EQ(bed.dispatcher.Submit(bed.Spec(program)).status().code(), StatusCode::kUnavailable);
   bed.Run();
   bed.Submit(program);
   bed.Run();

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "graph/onnx/onnx_import.h"
 #include "pipeline/pipeline_file.h"
+#include "serve/output_error.h"
 
 namespace plexus {
 namespace {
@@ -141,7 +142,26 @@ Result<ServablePtr> ModelRepository::LoadFile(const std::string& name, int64_t v
   options.precision = config.precision;
   PLEXUS_ASSIGN_OR_RETURN(servable->executable, runtime_.Load(name, graph, options));
   PLEXUS_RETURN_IF_ERROR(WarmUp(*servable));
+  LogOutputError(*servable, graph);
   return ServablePtr(std::move(servable));
+}
+
+// Reduced precision is never silent: what it costs stands in the log.
+void ModelRepository::LogOutputError(const Servable& servable, const GraphPtr& graph) {
+  const bool bf16 = servable.config.precision == Precision::kBFloat16;
+  if (!bf16 && !IsQuantized(*graph)) return;
+  const auto& warm_up = servable.config.warm_up;
+  const Result<double> error =
+      MeasureOutputError(runtime_, graph, servable.executable,
+                         warm_up.empty() ? std::map<std::string, Shape>() : warm_up[0]);
+  const std::string what = "model '" + servable.name + "' in " + (bf16 ? "bf16" : "int8");
+  if (error.ok()) {
+    PLEXUS_LOG(kInfo) << what << ": outputs differ from float32's by " << *error
+                      << " of the largest";
+  } else {
+    PLEXUS_LOG(kWarning) << what << ": output error not measured (" << error.status().message()
+                         << "); shapes in warm_up help";
+  }
 }
 
 Status ModelRepository::WarmUp(const Servable& servable) {
@@ -218,6 +238,7 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
   servable->outputs = Metadata(*pipeline.graph, pipeline.graph->outputs());
   for (size_t i = 0; i < pipeline.outputs.size(); ++i) {
     servable->outputs[i].name = pipeline.outputs[i];
+    servable->outputs[i].shape = pipeline.output_shapes[i];
   }
   PLEXUS_ASSIGN_OR_RETURN(servable->executable, runtime_.Load(name, pipeline.graph, {}));
   Entry entry;

@@ -105,6 +105,7 @@ class ModelRepository {
   Result<Entry> LoadPipeline(const std::string& name, const std::filesystem::path& file);
   Result<GraphPtr> ImportModel(const std::string& name) const;
   Status WarmUp(const Servable& servable);
+  void LogOutputError(const Servable& servable, const GraphPtr& graph);
 
   const std::filesystem::path root_;
   Runtime& runtime_;

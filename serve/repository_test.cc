@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "serve/test_runtime.h"
 
 namespace plexus {
@@ -104,6 +107,37 @@ TEST(Repository, UnloadTakesDependentsOnlyWhenAsked) {
   ASSERT_TRUE(f.repository.Unload("same", true).ok());
   EXPECT_FALSE(f.repository.Find("twice", "").ok());
   EXPECT_EQ(f.repository.Unload("same", true).code(), StatusCode::kNotFound);
+}
+
+// A writer replaces the model and tears it in place while loads go on: every load either sees one
+// whole state or says why not, and what was served stays served.
+TEST(Repository, AModelThatChangesWhileItLoadsIsWholeOrRefused) {
+  Fixture f;
+  const std::string model = IdentityModel();
+  f.folder.Write("same/model.onnx", model);
+  ASSERT_TRUE(f.repository.LoadAll().ok());
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    for (size_t i = 0; !stop; ++i)
+      f.folder.Write("same/model.onnx", model.substr(0, i % model.size()));
+  });
+  int refused = 0;
+  for (int i = 0; i < 300; ++i) {
+    const Status loaded = f.repository.Load("same");
+    if (!loaded.ok()) {
+      ++refused;
+      EXPECT_TRUE(loaded.code() == StatusCode::kUnavailable ||
+                  loaded.code() == StatusCode::kInvalidArgument ||
+                  loaded.code() == StatusCode::kDataLoss)
+          << loaded.ToString();
+    }
+    EXPECT_TRUE(f.repository.Find("same", "").ok());
+  }
+  stop = true;
+  writer.join();
+  EXPECT_GT(refused, 0);
+  f.folder.Write("same/model.onnx", model);
+  EXPECT_TRUE(f.repository.Load("same").ok());
 }
 
 TEST(Repository, NamesNeverLeaveTheFolder) {

@@ -362,6 +362,7 @@ TEST(CpuCompilerTest, BFloat16ConvolutionsStayWithinItsPrecision) {
   ASSERT_EQ(rounded.size(), 1u);
   double largest = 0, worst = 0;
   for (int64_t i = 0; i < exact[0].num_elements(); ++i) {
+    ASSERT_TRUE(std::isfinite(rounded[0].data<float>()[i])) << i;
     largest = std::max<double>(largest, std::abs(exact[0].data<float>()[i]));
     worst =
         std::max<double>(worst, std::abs(exact[0].data<float>()[i] - rounded[0].data<float>()[i]));

@@ -138,8 +138,9 @@ void AppendActivation(const Activation& activation, float scale, dnnl::post_ops&
   }
 }
 
-memory::desc PlainWeightsDesc(const WindowGeometry& g, const DnnlConvMath& math) {
-  const auto type = DnnlType(math.weights);
+// The constant's own order; `stored` is its dtype, which bf16 weights are rounded from.
+memory::desc PlainWeightsDesc(const WindowGeometry& g, const DnnlConvMath& math, DType stored) {
+  const auto type = DnnlType(stored);
   if (math.weights_by_input) {
     return memory::desc({g.out_channels, g.in_channels, 1, 1}, type,
                         memory::dims{1, g.out_channels, 1, 1});
@@ -165,7 +166,7 @@ Result<DnnlPrimitivePtr> MakeDnnlConv(const WindowGeometry& g, const DnnlConvMat
     if (weights_desc) {
       weights = *weights_desc;
     } else {
-      const memory::desc plain = PlainWeightsDesc(g, math);
+      const memory::desc plain = PlainWeightsDesc(g, math, math.weights);
       weights = memory::desc(plain.dims(), plain.data_type(), Tag::any);
     }
     memory::desc bias;
@@ -325,8 +326,10 @@ Status AddDnnlConv(LoweringContext& context, const WindowGeometry& g, const Dnnl
                    DnnlConvOperands operands) {
   PLEXUS_ASSIGN_OR_RETURN(ConvPlan plan, PlanConv(context, g, math));
   std::vector<FixedArgument> fixed;
-  PLEXUS_ASSIGN_OR_RETURN(DerivedPtr packed,
-                          PackConstant(*operands.weights, PlainWeightsDesc(g, math), plan.weights));
+  PLEXUS_ASSIGN_OR_RETURN(
+      DerivedPtr packed,
+      PackConstant(*operands.weights, PlainWeightsDesc(g, math, operands.weights->dtype()),
+                   plan.weights));
   fixed.push_back({DNNL_ARG_WEIGHTS, memory(plan.weights, DnnlEngine(), packed->buffer->data())});
   if (math.bias != DType::kUndefined) {
     fixed.push_back({DNNL_ARG_BIAS, memory({{g.out_channels}, DnnlType(math.bias), Tag::x},

@@ -50,7 +50,8 @@ Result<DnnlPrimitivePtr> MakeDnnlConv(const WindowGeometry& geometry, const Dnnl
                                       const dnnl::memory::desc* weights_desc,
                                       dnnl::memory::desc* chosen);
 // The ONNX weights of a convolution as oneDNN sees them.
-dnnl::memory::desc PlainWeightsDesc(const WindowGeometry& geometry, const DnnlConvMath& math);
+dnnl::memory::desc PlainWeightsDesc(const WindowGeometry& geometry, const DnnlConvMath& math,
+                                    DType stored);
 
 // Operands of the kernel that AddDnnlConv adds.
 struct DnnlConvOperands {
