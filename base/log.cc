@@ -26,6 +26,20 @@ char LevelLetter(LogLevel level) {
   }
 }
 
+// A name or path that came with a request must not begin a line of its own.
+void AppendOneLine(std::string_view message, std::string& line) {
+  for (const char c : message) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f) {
+      line.push_back(c);
+      continue;
+    }
+    char escape[16];
+    snprintf(escape, sizeof(escape), "\\x%02x", byte);
+    line += escape;
+  }
+}
+
 }  // namespace
 
 // Relaxed throughout: level and sink are independent switches that order no other data.
@@ -42,7 +56,8 @@ void WriteLog(LogLevel level, std::string_view message) {
   char stamp[64];
   size_t n = strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc);
   snprintf(stamp + n, sizeof(stamp) - n, ".%03ldZ %c ", ts.tv_nsec / 1000000, LevelLetter(level));
-  std::string line = std::string(stamp).append(message);
+  std::string line = stamp;
+  AppendOneLine(message, line);
   if (LogSink sink = g_sink.load(std::memory_order_relaxed)) return sink(level, line);
   line.push_back('\n');
   fwrite(line.data(), 1, line.size(), stderr);  // one call, so that lines do not interleave

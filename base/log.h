@@ -1,4 +1,5 @@
 // Log lines to one sink (stderr by default): "2026-01-02T03:04:05.678Z W model resnet18: text".
+// Control characters in a message are written \xNN: one message, one line.
 #pragma once
 
 #include <sstream>

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 namespace plexus::cli {
@@ -52,6 +53,10 @@ std::string_view NpyField(std::string_view header, std::string_view key) {
 }  // namespace
 
 Result<std::string> ReadFile(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return InvalidArgumentError("'" + path + "' is not there or not a regular file");
+  }
   std::ifstream in(path, std::ios::binary);
   if (!in) return NotFoundError("cannot read '" + path + "': " + std::strerror(errno));
   std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());

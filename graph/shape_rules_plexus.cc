@@ -117,12 +117,24 @@ Status Window(RuleContext& c) {
   return OkStatus();
 }
 
+// x: [n, ...] to [max(n, size), ...].
+Status PadTo(RuleContext& c) {
+  c.Type(0, c.TypeOf(0));
+  const Shape* x = c.ShapeOf(0);
+  if (!x) return OkStatus();
+  if (x->empty()) return c.Error("a scalar has no axis to fill");
+  Shape out = *x;
+  out[0] = std::max(out[0], c.node().IntAttr("size", 0));
+  c.SetShape(0, std::move(out));
+  return OkStatus();
+}
+
 constexpr RuleEntry kRules[] = {
     {"Conv", Conv},           {"MatMul", MatMul},
     {"Attention", Attention}, {"Elementwise", Elementwise},
     {"QConv", QConv},         {"QMatMul", QMatMul},
     {"QAdd", QAdd},           {"MapRows", MapRows},
-    {"Window", Window},
+    {"Window", Window},       {"PadTo", PadTo},
 };
 
 }  // namespace

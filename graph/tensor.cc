@@ -1,11 +1,21 @@
 #include "graph/tensor.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 namespace plexus {
+
+namespace {
+
+// From this size on a buffer has pages of its own, which go back to the system with it: weights
+// that were packed or a model that was unloaded leave no holes in the heap.
+constexpr size_t kPagedBytes = size_t{1} << 20;
+
+}  // namespace
 
 Result<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size_bytes) {
   constexpr size_t kAlignment = 64;
@@ -15,8 +25,11 @@ Result<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size_bytes) {
   }
   // Never empty, so that data() is a valid pointer for zero-sized tensors too.
   const size_t rounded = std::max(kAlignment, (size_bytes + kAlignment - 1) & ~(kAlignment - 1));
-  void* data = std::aligned_alloc(kAlignment, rounded);
-  if (data == nullptr) {
+  const bool paged = size_bytes >= kPagedBytes;
+  void* data =
+      paged ? mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            : std::aligned_alloc(kAlignment, rounded);
+  if (data == nullptr || data == MAP_FAILED) {
     return ResourceExhaustedError("out of memory for " + std::to_string(size_bytes) + " bytes");
   }
   std::shared_ptr<Buffer> buffer(new Buffer());
@@ -36,7 +49,12 @@ std::shared_ptr<Buffer> Buffer::Wrap(void* data, size_t size_bytes,
 }
 
 Buffer::~Buffer() {
-  if (owned_) std::free(data_);
+  if (!owned_) return;
+  if (size_bytes_ >= kPagedBytes) {
+    munmap(data_, size_bytes_);
+  } else {
+    std::free(data_);
+  }
 }
 
 Result<Tensor> Tensor::Allocate(DType dtype, Shape shape) {

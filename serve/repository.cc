@@ -383,7 +383,7 @@ std::vector<IndexEntry> ModelRepository::Index() const {
   std::lock_guard lock(mutex_);
   for (const auto& [name, entry] : entries_) {
     for (const auto& [version, servable] : entry.versions) {
-      out.push_back({name, std::to_string(version), true, ""});
+      out.push_back({name, std::to_string(version), true, entry.failure});
     }
     if (entry.versions.empty()) out.push_back({name, "", false, entry.failure});
   }

@@ -23,13 +23,22 @@ Result<TenantId> TenantTable::Find(std::string_view name) {
         "header plexus-tenant: a tenant's name is 1 to 64 letters, digits, '.', '_' and '-'");
   }
   std::lock_guard lock(mutex_);
-  if (const auto it = ids_.find(name); it != ids_.end()) return it->second;
-  if (names_.size() >= max_tenants_) {
-    return UnavailableError("header plexus-tenant: the server knows " +
-                            std::to_string(max_tenants_) + " tenants already");
+  ++lookups_;
+  if (const auto it = ids_.find(name); it != ids_.end()) {
+    last_used_[it->second.value()] = lookups_;
+    return it->second;
   }
-  const TenantId id(static_cast<uint32_t>(names_.size()));
-  names_.emplace_back(name);
+  TenantId id(static_cast<uint32_t>(names_.size()));
+  if (names_.size() < max_tenants_) {
+    names_.emplace_back(name);
+    last_used_.push_back(lookups_);
+  } else {
+    const auto oldest = std::min_element(last_used_.begin() + 1, last_used_.end());
+    id = TenantId(static_cast<uint32_t>(oldest - last_used_.begin()));
+    ids_.erase(names_[id.value()]);
+    names_[id.value()] = name;
+    *oldest = lookups_;
+  }
   ids_.emplace(name, id);
   return id;
 }

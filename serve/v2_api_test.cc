@@ -189,13 +189,15 @@ TEST(V2Api, PassesTenantPriorityTimeoutAndDeadlineOn) {
   EXPECT_EQ(f.Start(request).get().status, 400);
 }
 
-TEST(Tenants, TheTableIsBounded) {
+TEST(Tenants, TheTableIsBoundedAndForgetsTheLongestUnheard) {
   TenantTable tenants(3);
   EXPECT_EQ(tenants.Find("").value(), TenantId(0));
   EXPECT_EQ(tenants.Find("a").value(), TenantId(1));
   EXPECT_EQ(tenants.Find("b").value(), TenantId(2));
   EXPECT_EQ(tenants.Find("a").value(), TenantId(1));
-  EXPECT_EQ(tenants.Find("c").status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(tenants.Find("c").value(), TenantId(2)) << "b was heard of before a";
+  EXPECT_EQ(tenants.Find("a").value(), TenantId(1));
+  EXPECT_EQ(tenants.Name(TenantId(2)), "c");
   EXPECT_FALSE(tenants.Find(std::string(65, 'a')).ok());
 }
 

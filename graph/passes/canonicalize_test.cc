@@ -276,6 +276,29 @@ TEST_F(FoldTest, LargeResultsStayUnmade) {
   EXPECT_EQ(evaluator.calls, 0);
 }
 
+// Budget: 4 * (8 + 64) bytes, of which 16 + 32 + 64 + 128 are taken; the next takes 256.
+TEST_F(FoldTest, AChainThatDoublesStopsAtTheBudget) {
+  ValueId v = Int(1);
+  for (int i = 0; i < 20; ++i) {
+    v = At(13, "v" + std::to_string(i), "Concat", {v, v}, {{"axis", int64_t{0}}});
+  }
+  t.Output(v);
+  ASSERT_TRUE(FoldConstants(t.g, evaluator, 64).ok());
+  EXPECT_EQ(evaluator.calls, 4);
+  EXPECT_EQ(t.g.num_nodes(), 16u);
+}
+
+// Budget: 4 * (16 + 64) bytes for results of 8 bytes.
+TEST_F(FoldTest, AChainOfSmallResultsStopsAtTheBudget) {
+  const ValueId one = Int(1);
+  ValueId v = Int(0);
+  for (int i = 0; i < 100; ++i) v = At(13, "v" + std::to_string(i), "Add", {v, one});
+  t.Output(v);
+  ASSERT_TRUE(FoldConstants(t.g, evaluator, 64).ok());
+  EXPECT_EQ(evaluator.calls, 40);
+  EXPECT_EQ(t.g.num_nodes(), 60u);
+}
+
 TEST_F(FoldTest, ANodeThatCannotRunIsLeftToTheRunItself) {
   const ValueId pair = t.Const("pair", Tensor::VectorInt64({1, 2}));
   const ValueId triple = t.Const("triple", Tensor::VectorInt64({1, 2, 3}));

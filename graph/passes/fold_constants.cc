@@ -10,8 +10,9 @@ namespace {
 
 class Folder {
  public:
-  Folder(Graph& graph, const Evaluator& evaluator, size_t max_result_bytes)
-      : graph_(graph), evaluator_(evaluator), max_result_bytes_(max_result_bytes) {
+  // `budget` is what may still be made, in bytes; subgraphs draw on the same.
+  Folder(Graph& graph, const Evaluator& evaluator, size_t max_result_bytes, size_t& budget)
+      : graph_(graph), evaluator_(evaluator), max_result_bytes_(max_result_bytes), budget_(budget) {
     is_output_.assign(graph.num_values(), false);
     for (ValueId id : graph.outputs()) is_output_[id.value()] = true;
   }
@@ -20,6 +21,10 @@ class Folder {
 
  private:
   bool IsCandidate(const Node& node) const;
+  // A result as large as its inputs is no loss, but a chain of those may double at every node.
+  bool MayMake(size_t bytes, size_t input_bytes) const {
+    return bytes <= budget_ && (bytes <= max_result_bytes_ || bytes <= input_bytes);
+  }
   // False before any work when the rules already know that the result is too large.
   bool MayFit(const Node& node, size_t input_bytes);
   Result<bool> Fold(const Node& node, std::vector<Node>& kept);
@@ -28,6 +33,7 @@ class Folder {
   Graph& graph_;
   const Evaluator& evaluator_;
   const size_t max_result_bytes_;
+  size_t& budget_;
   std::vector<bool> is_output_;
 };
 
@@ -67,7 +73,7 @@ bool Folder::MayFit(const Node& node, size_t input_bytes) {
     if (count > SIZE_MAX / 64 / element) return false;
     bytes += count * element;
   }
-  return bytes <= max_result_bytes_ || bytes <= input_bytes;
+  return MayMake(bytes, input_bytes);
 }
 
 // A node that fails is left for the run to report: it may never be reached.
@@ -97,7 +103,8 @@ Result<bool> Folder::Fold(const Node& node, std::vector<Node>& kept) {
     if (!(*results)[i].defined()) return false;
     bytes += (*results)[i].size_bytes();
   }
-  if (bytes > max_result_bytes_ && bytes > input_bytes) return false;
+  if (!MayMake(bytes, input_bytes)) return false;
+  budget_ -= bytes;
   for (size_t i = 0; i < results->size(); ++i) {
     if (!node.outputs[i].valid()) continue;
     ConstantPtr constant = ConstantStore::Get().Intern(std::move((*results)[i]));
@@ -122,7 +129,7 @@ Status Folder::FoldSubgraphs(Node& node) {
     auto* graph = std::get_if<GraphPtr>(&attribute);
     if (graph == nullptr) continue;
     Graph copy = **graph;
-    PLEXUS_RETURN_IF_ERROR(FoldConstants(copy, evaluator_, max_result_bytes_));
+    PLEXUS_RETURN_IF_ERROR(Folder(copy, evaluator_, max_result_bytes_, budget_).Run());
     *graph = std::make_shared<const Graph>(std::move(copy));
   }
   return OkStatus();
@@ -147,7 +154,14 @@ Status Folder::Run() {
 }  // namespace
 
 Status FoldConstants(Graph& graph, const Evaluator& evaluator, size_t max_result_bytes) {
-  return Folder(graph, evaluator, max_result_bytes).Run();
+  size_t constant_bytes = max_result_bytes;
+  for (size_t i = 0; i < graph.num_values(); ++i) {
+    const Value& value = graph.value(ValueId(static_cast<uint32_t>(i)));
+    if (value.IsConstant()) constant_bytes += value.constant->size_bytes();
+  }
+  // Enough for each weight to be cast, transposed and reshaped; a small file stays small.
+  size_t budget = 4 * constant_bytes;
+  return Folder(graph, evaluator, max_result_bytes, budget).Run();
 }
 
 }  // namespace plexus

@@ -18,7 +18,8 @@ namespace plexus {
 Status Canonicalize(Graph& graph, const Evaluator& evaluator);
 
 // Replaces nodes whose inputs are all constants by constants. Random and stateful operators, and
-// results larger than `max_result_bytes` unless smaller than their inputs, stay.
+// results larger than `max_result_bytes` unless no larger than their inputs, stay. All results
+// together are at most four times the graph's constants plus `max_result_bytes`; the rest stays.
 Status FoldConstants(Graph& graph, const Evaluator& evaluator,
                      size_t max_result_bytes = size_t{64} << 20);
 

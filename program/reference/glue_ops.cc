@@ -92,8 +92,8 @@ Status TailOp(OpContext& ctx) {
   return OkStatus();
 }
 
-// PadTo(x; size, side: left or right, value): axis 0 filled up to `size` entries.
-// kInvalidArgument when x is longer.
+// PadTo(x; size, side: left or right, value): axis 0 filled up to `size` entries;
+// a longer x stays as it is.
 Status PadToOp(OpContext& ctx) {
   PLEXUS_ASSIGN_OR_RETURN(const int64_t size, SizeAttr(ctx));
   const Tensor& x = ctx.Input(0);
@@ -102,9 +102,9 @@ Status PadToOp(OpContext& ctx) {
     return InvalidArgumentError("attribute 'side' is '" + side + "'");
   }
   const int64_t count = x.shape()[0];
-  if (count > size) {
-    return InvalidArgumentError(std::to_string(count) + " entries do not fit into " +
-                                std::to_string(size));
+  if (count >= size) {
+    ctx.outputs[0] = x;
+    return OkStatus();
   }
   // The value may be written as an integer or a float.
   const auto it = ctx.node.attributes.find("value");

@@ -171,7 +171,9 @@ static inline V LogFull(V x) {
   const VI tiny = x < 1.17549435e-38f;
   const V scaled = tiny ? x * 8388608.0f : x;
   // mantissa in [sqrt(1/2), sqrt(2)).
-  const VI shifted = Bits(scaled) - 0x3f3504f3;
+  // Unsigned, since the bits of a negative x would overflow.
+  using VU = uint32_t __attribute__((vector_size(sizeof(VI))));
+  const VI shifted = reinterpret_cast<VI>(reinterpret_cast<VU>(scaled) - 0x3f3504f3u);
   const VI exponent = shifted >> 23;
   const V m = Bits(Bits(scaled) - (exponent << 23));
   V e = __builtin_convertvector(exponent, V);
