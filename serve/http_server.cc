@@ -10,6 +10,7 @@
 #include <boost/beast/http/parser.hpp>
 #include <condition_variable>
 #include <cstring>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -328,21 +329,28 @@ Result<uint16_t> HttpServer::Core::Listen(const std::string& host, uint16_t port
 }
 
 void HttpServer::Core::BeginDrain() {
-  asio::post(io_, [this] {
+  const auto done = std::make_shared<std::promise<void>>();
+  asio::post(io_, [this, done] {
     draining_ = true;
     const auto sessions = sessions_;  // closing changes it
     for (const auto& session : sessions) session->OnDrain();
+    done->set_value();
   });
+  // Bounded: a server that was stopped already runs no handlers.
+  done->get_future().wait_for(std::chrono::seconds(1));
 }
 
 bool HttpServer::Core::WaitIdle(Duration limit) {
-  // Requests that were read before this call count: let the io thread get to them first.
-  asio::post(io_, [this] {
+  // Requests that were read before this call count, also one that the io thread is just handing
+  // over: it is counted by the time that the io thread gets here.
+  const auto reached = std::make_shared<bool>(false);
+  asio::post(io_, [this, reached] {
     std::lock_guard lock(mutex_);
+    *reached = true;
     idle_.notify_all();
   });
   std::unique_lock lock(mutex_);
-  return idle_.wait_for(lock, limit, [this] { return stats_.busy == 0; });
+  return idle_.wait_for(lock, limit, [&] { return *reached && stats_.busy == 0; });
 }
 
 void HttpServer::Core::CancelAll(const Status& why) {

@@ -48,9 +48,11 @@ Server::~Server() {
 }
 
 bool Server::Drain(Duration limit) {
+  // Idle connections close before readiness turns: whoever sees "not ready" and connects anew gets
+  // an answer, not a closed connection.
+  http_.BeginDrain();
   api_.BeginDrain();
   repository_.StopLoading();
-  http_.BeginDrain();
   const bool finished = http_.WaitIdle(limit);
   if (!finished) {
     http_.CancelAll(UnavailableError("the server is shutting down"));

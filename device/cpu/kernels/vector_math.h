@@ -171,11 +171,12 @@ static inline V LogFull(V x) {
   const VI tiny = x < 1.17549435e-38f;
   const V scaled = tiny ? x * 8388608.0f : x;
   // mantissa in [sqrt(1/2), sqrt(2)).
-  // Unsigned, since the bits of a negative x would overflow.
+  // Unsigned arithmetic, since the bits of a negative x would overflow.
   using VU = uint32_t __attribute__((vector_size(sizeof(VI))));
   const VI shifted = reinterpret_cast<VI>(reinterpret_cast<VU>(scaled) - 0x3f3504f3u);
   const VI exponent = shifted >> 23;
-  const V m = Bits(Bits(scaled) - (exponent << 23));
+  const V m =
+      reinterpret_cast<V>(reinterpret_cast<VU>(scaled) - (reinterpret_cast<VU>(exponent) << 23));
   V e = __builtin_convertvector(exponent, V);
   e = tiny ? e - 23.0f : e;
   const V f = m - 1.0f;
