@@ -171,8 +171,7 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
     error_code ignored;
     socket_.set_option(tcp::no_delay(true), ignored);
     refused_ = true;
-    state_ = State::kExecuting;
-    core_.CountBusy(1);
+    Enter(State::kExecuting);
     Send(std::move(response));
   }
   void OnDrain() {
@@ -195,6 +194,8 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
     kClosed,
   };
 
+  // The only place where the state changes: a session that executes or writes counts as busy.
+  void Enter(State state);
   void NextRequest();
   void Read();
   void OnRead(error_code ec, size_t bytes);
@@ -427,12 +428,18 @@ void HttpServer::Session::OnTimer() {
     case State::kHeader:
     case State::kBody:
     case State::kChunks:
-      core_.CountBusy(1);
-      state_ = State::kExecuting;
+      Enter(State::kExecuting);
       return Send(PlainError(408, "the request did not arrive in time"));
     default:
       return Close();
   }
+}
+
+void HttpServer::Session::Enter(State state) {
+  const auto busy = [](State s) { return s == State::kExecuting || s == State::kWriting; };
+  const int change = static_cast<int>(busy(state)) - static_cast<int>(busy(state_));
+  state_ = state;
+  if (change != 0) core_.CountBusy(change);
 }
 
 void HttpServer::Session::NextRequest() {
@@ -444,7 +451,7 @@ void HttpServer::Session::NextRequest() {
   body_ = BodyBuffer();
   request_ = HttpRequest();
   request_complete_ = false;
-  state_ = State::kIdle;
+  Enter(State::kIdle);
   SetDeadline(core_.options_.idle_timeout);
   if (buffer_.size() > 0) return Process();
   Read();
@@ -458,8 +465,7 @@ void HttpServer::Session::Read() {
     const size_t room = std::min(body_expected_, std::max(body_.capacity, kFirstBodyBytes));
     const size_t grown = have < room ? room : std::min(body_expected_, 2 * have);
     if (!body_.Reserve(grown)) {
-      core_.CountBusy(1);
-      state_ = State::kExecuting;
+      Enter(State::kExecuting);
       return Send(PlainError(503, "no memory for the request's body"));
     }
     reading_ = true;
@@ -512,7 +518,7 @@ void HttpServer::Session::OnGone() {
 void HttpServer::Session::Process() {
   switch (state_) {
     case State::kIdle:
-      state_ = State::kHeader;
+      Enter(State::kHeader);
       SetDeadline(core_.options_.read_timeout);
       return ParseHeader();
     case State::kHeader:
@@ -570,7 +576,7 @@ void HttpServer::Session::OnHeader() {
     socket_.write_some(asio::buffer(kContinue, sizeof(kContinue) - 1), ignored);
   }
   if (parser_->chunked()) {
-    state_ = State::kChunks;
+    Enter(State::kChunks);
     parser_->get().body().align_at = align_at;
     parser_->eager(true);
     return ParseChunks();
@@ -579,11 +585,10 @@ void HttpServer::Session::OnHeader() {
   body_.align_at = align_at;
   body_expected_ = length ? static_cast<size_t>(*length) : 0;
   if (!Charge(body_expected_)) return;
-  state_ = State::kBody;
+  Enter(State::kBody);
   const size_t here = std::min(body_expected_, buffer_.size());
   if (!body_.Reserve(std::max(here, std::min(body_expected_, kFirstBodyBytes)))) {
-    core_.CountBusy(1);
-    state_ = State::kExecuting;
+    Enter(State::kExecuting);
     return Send(PlainError(503, "no memory for the request's body"));
   }
   if (here > 0) std::memcpy(body_.bytes.data, buffer_.data().data(), here);
@@ -599,8 +604,7 @@ bool HttpServer::Session::Charge(size_t bytes) {
     charged_bytes_ += bytes;
     return true;
   }
-  core_.CountBusy(1);
-  state_ = State::kExecuting;
+  Enter(State::kExecuting);
   Send(PlainError(503, "the server holds too many request bodies; try again"));
   return false;
 }
@@ -635,8 +639,7 @@ void HttpServer::Session::OnParseError(error_code ec) {
   } else {
     response = PlainError(400, "malformed HTTP request: " + ec.message());
   }
-  core_.CountBusy(1);
-  state_ = State::kExecuting;
+  Enter(State::kExecuting);
   Send(std::move(response));
 }
 
@@ -645,8 +648,7 @@ void HttpServer::Session::OnBodyComplete() {
   body_ = BodyBuffer();
   request_complete_ = true;
   core_.CountRequest();
-  core_.CountBusy(1);
-  state_ = State::kExecuting;
+  Enter(State::kExecuting);
   deadline_ = SteadyTime::max();
   Dispatch();
 }
@@ -672,7 +674,7 @@ void HttpServer::Session::Dispatch() {
 void HttpServer::Session::Send(HttpResponse response) {
   token_ = nullptr;
   response_ = std::move(response);
-  state_ = State::kWriting;
+  Enter(State::kWriting);
   keep_alive_ = keep_alive_ && !response_.close && !core_.draining_ && request_complete_;
   head_text_ = "HTTP/1.1 " + std::to_string(response_.status) + ' ' + HttpReason(response_.status) +
                "\r\nContent-Length: " + std::to_string(response_.size_bytes()) +
@@ -729,7 +731,6 @@ void HttpServer::Session::OnWritten() {
   response_ = HttpResponse();
   core_.buffered_bytes_ -= charged_bytes_;
   charged_bytes_ = 0;
-  core_.CountBusy(-1);
   if (!keep_alive_) return Linger();
   NextRequest();
 }
@@ -739,7 +740,7 @@ void HttpServer::Session::OnWritten() {
 void HttpServer::Session::Linger() {
   error_code ignored;
   socket_.shutdown(tcp::socket::shutdown_send, ignored);
-  state_ = State::kLingering;
+  Enter(State::kLingering);
   buffer_.clear();
   SetDeadline(kLinger);
   Read();
@@ -747,8 +748,7 @@ void HttpServer::Session::Linger() {
 
 void HttpServer::Session::Close() {
   if (state_ == State::kClosed) return;
-  if (state_ == State::kExecuting || state_ == State::kWriting) core_.CountBusy(-1);
-  state_ = State::kClosed;
+  Enter(State::kClosed);
   core_.buffered_bytes_ -= charged_bytes_;
   charged_bytes_ = 0;
   token_ = nullptr;

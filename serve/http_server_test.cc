@@ -35,8 +35,10 @@ class EchoHandler : public HttpHandler {
                     std::to_string(request.body.size_bytes) + ":" +
                     std::string(reinterpret_cast<const char*>(request.body.data),
                                 std::min<size_t>(request.body.size_bytes, 100));
-    if (request.path == "/payload") {
-      auto text = std::make_shared<std::string>(3 << 20, 'p');
+    if (request.path == "/payload" || request.path == "/stalls") {
+      // More than the sockets buffer: a client that does not read stalls the write.
+      auto text =
+          std::make_shared<std::string>(request.path == "/stalls" ? 64 << 20 : 3 << 20, 'p');
       response.payload.push_back({text, reinterpret_cast<std::byte*>(text->data()), text->size()});
     }
     {
@@ -321,6 +323,21 @@ TEST(HttpServer, DrainFinishesWhatRunsAndClosesWhatIsIdle) {
   EXPECT_TRUE(f.server.WaitIdle(std::chrono::minutes(1)));
   EXPECT_EQ(busy.Read().status, 200);
   EXPECT_TRUE(busy.ReadEnd());
+}
+
+TEST(HttpServer, DrainCountsAnAnswerThatIsBeingWrittenOnce) {
+  Fixture f;
+  TestConnection running(f.port), writing(f.port);
+  running.Send(Post("/hold", "x"));
+  writing.Send(Get("/stalls"));
+  f.handler.WaitForRequests(2);
+  f.server.BeginDrain();
+  EXPECT_EQ(writing.Read().body.size(), (64u << 20) + std::string("GET /stalls 0:").size());
+  EXPECT_TRUE(writing.ReadEnd());
+  EXPECT_FALSE(f.server.WaitIdle(std::chrono::milliseconds(20)));
+  f.handler.Release();
+  EXPECT_TRUE(f.server.WaitIdle(std::chrono::minutes(1)));
+  EXPECT_EQ(running.Read().status, 200);
 }
 
 TEST(HttpServer, CancelAllReachesEveryRunningRequest) {
