@@ -8,7 +8,7 @@
 
 #include "base/status.h"
 #include "graph/graph.h"
-#include "pipeline/yaml_reader.h"
+#include "yaml/yaml_reader.h"
 
 namespace plexus {
 

@@ -7,7 +7,7 @@
 
 #include "graph/passes/fused_ops.h"
 #include "pipeline/glue.h"
-#include "pipeline/yaml_reader.h"
+#include "yaml/yaml_reader.h"
 
 namespace plexus {
 namespace {

@@ -1,6 +1,6 @@
 #include "serve/model_config.h"
 
-#include "pipeline/yaml_reader.h"
+#include "yaml/yaml_reader.h"
 
 namespace plexus {
 namespace {

@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # layer: the layers whose headers it may include besides its own. Longest matching folder wins.
 USES = {
     "base": [],
+    "yaml": ["base"],
     "graph": ["base"],
     "graph/onnx": ["base", "graph"],
     "program": ["base", "graph"],
@@ -17,8 +18,18 @@ USES = {
     "device/sim": ["base", "graph", "program", "device"],
     "device/cpu": ["base", "graph", "program", "device"],
     "sched": ["base", "graph", "program", "profile", "device"],
-    "pipeline": ["base", "graph", "program", "profile", "device", "device/cpu", "sched"],
-    "serve": ["base", "graph", "graph/onnx", "program", "profile", "device", "sched", "pipeline"],
+    "pipeline": ["base", "yaml", "graph", "program", "profile", "device", "device/cpu", "sched"],
+    "serve": [
+        "base",
+        "yaml",
+        "graph",
+        "graph/onnx",
+        "program",
+        "profile",
+        "device",
+        "sched",
+        "pipeline",
+    ],
     "client": ["base", "graph"],
     "cli": [
         "base",

@@ -1,4 +1,4 @@
-#include "pipeline/yaml_reader.h"
+#include "yaml/yaml_reader.h"
 
 #include <cmath>
 
@@ -35,6 +35,13 @@ void YamlMap::Fail(const std::string& what) {
   if (error_.ok()) error_ = InvalidArgumentError(where_ + ": " + what);
 }
 
+void YamlMap::Fail(const std::string& key, const std::string& what) {
+  const YAML::Node& readable = node_;
+  const YAML::Node child = readable[key];
+  const int line = (child.IsDefined() ? child : node_).Mark().line;
+  Fail((line >= 0 ? "line " + std::to_string(line + 1) + ": " : "") + "key '" + key + "': " + what);
+}
+
 YAML::Node YamlMap::Child(const std::string& key) {
   asked_.insert(key);
   const YAML::Node& readable = node_;  // operator[] on a non-const node would insert
@@ -56,7 +63,7 @@ T YamlMap::Get(const std::string& key, const char* type, const T* fallback) {
     if (child.IsScalar()) return child.as<T>();
   } catch (const std::exception&) {
   }
-  Fail("key '" + key + "': expected " + type);
+  Fail(key, std::string("expected ") + type);
   return T();
 }
 
@@ -65,13 +72,13 @@ std::vector<T> YamlMap::GetList(const std::string& key, const char* type) {
   const YAML::Node child = Child(key);
   std::vector<T> out;
   if (!child.IsSequence()) {
-    Fail("key '" + key + "': expected a list of " + type);
+    Fail(key, std::string("expected a list of ") + type);
     return out;
   }
   try {
     for (const YAML::Node& element : child) out.push_back(element.as<T>());
   } catch (const std::exception&) {
-    Fail("key '" + key + "': expected a list of " + type);
+    Fail(key, std::string("expected a list of ") + type);
   }
   return out;
 }
@@ -90,7 +97,7 @@ int64_t YamlMap::Int(const std::string& key, int64_t fallback) {
 }
 double YamlMap::Double(const std::string& key) {
   const double value = Get<double>(key, "a number", nullptr);
-  if (!std::isfinite(value)) Fail("key '" + key + "': expected a finite number");
+  if (!std::isfinite(value)) Fail(key, "expected a finite number");
   return value;
 }
 double YamlMap::Double(const std::string& key, double fallback) {

@@ -38,6 +38,8 @@ class YamlMap {
   YAML::Node Child(const std::string& key);
 
   void Fail(const std::string& what);
+  // The same, with the key and the line it stands on: "line 7: key 'jobs': what".
+  void Fail(const std::string& key, const std::string& what);
   Status Finish();
   const std::string& where() const { return where_; }
 
