@@ -52,7 +52,8 @@ std::string Status::ToString() const {
 
 Status Status::WithContext(std::string_view context) const {
   if (ok()) return *this;
-  return Status(code(), std::string(context) + ": " + message());
+  const std::string prefix = std::string(context) + ": ";
+  return message().starts_with(prefix) ? *this : Status(code(), prefix + message());
 }
 
 Status CancelledError(std::string m) { return {StatusCode::kCancelled, std::move(m)}; }

@@ -41,7 +41,8 @@ class [[nodiscard]] Status {
   const std::string& message() const;
   std::string ToString() const;
 
-  // The same code with "context: " put before the message; OK stays OK.
+  // The same code with "context: " put before the message, unless it begins so already; OK stays
+  // OK.
   Status WithContext(std::string_view context) const;
 
  private:

@@ -16,6 +16,7 @@ TEST(StatusTest, ContextGoesBeforeTheMessageAndKeepsTheCode) {
   Status s = NotFoundError("no such tensor").WithContext("model a");
   EXPECT_EQ(s.code(), StatusCode::kNotFound);
   EXPECT_EQ(s.message(), "model a: no such tensor");
+  EXPECT_EQ(s.WithContext("model a").message(), s.message()) << "nothing is said twice";
   EXPECT_TRUE(OkStatus().WithContext("model a").ok());
 }
 

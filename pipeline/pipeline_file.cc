@@ -75,9 +75,9 @@ class PipelineBuilder {
     Value value;
     value.name = map.String("name");
     const std::optional<DType> dtype = DTypeFromProtocolName(map.String("dtype"));
-    if (!dtype) map.Fail("input '" + value.name + "': unknown dtype");
     const std::vector<int64_t> shape = map.Ints("shape");
     PLEXUS_RETURN_IF_ERROR(map.Finish());
+    if (!dtype) return Fail("input '" + value.name + "': unknown dtype");
     value.dtype = *dtype;
     value.shape.has_rank = true;
     for (int64_t d : shape) {

@@ -163,6 +163,26 @@ TEST_F(PipelineFileTest, BadStagesAreRejectedWithTheStageAndTheReason) {
   }
 }
 
+TEST_F(PipelineFileTest, AKeyThatStandsTwiceIsRejectedWithItsLines) {
+  const auto message = [&](const std::string& yaml) { return Parse(yaml).status().message(); };
+  EXPECT_EQ(message("name: p\ninputs: []\nname: q\n"),
+            "p.yaml: line 3: key 'name' is there already, in line 1");
+  EXPECT_EQ(message("name: p\nstages:\n  - {name: s,\n     op: scale, name: t}\n"),
+            "p.yaml: line 4: key 'name' is there already, in line 3");
+  EXPECT_EQ(message("a: {x: 1, y: {x: 2}, z: x, \"x\": 3}\n"),
+            "p.yaml: line 1: key 'x' is there already, in line 1");
+  // Equal keys of different mappings, and values equal to keys, are nobody's mistake.
+  EXPECT_EQ(message("a: &m {x: a, y: [x, x]}\nb: {x: *m}\n").find("already"), std::string::npos);
+}
+
+TEST_F(PipelineFileTest, AMessageNamesAnInputOnce) {
+  const auto parsed = Parse(
+      "name: p\ninputs: [{name: a, dtype: FP99, shape: [1]}]\n"
+      "stages: [{name: s, op: scale, input: a}]\n"
+      "outputs: [{name: o, from: s}]\n");
+  EXPECT_EQ(parsed.status().message(), "p.yaml: input 'a': unknown dtype");
+}
+
 TEST_F(PipelineFileTest, BadFilesAreRejected) {
   for (const char* yaml :
        {"", "[]", "name: p", "name: p\ninputs: []\nstages: []\noutputs: []", "a: &a [*a, *a]",

@@ -260,6 +260,7 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
                                            int depth) {
   const Node& node = step->owner->node(step->node);
   Result<Tensors> outputs = Tensors();
+  bool names_node = false;
   if (!step->bodies.empty() && node.op == "If") {
     outputs = co_await RunIf(step, std::move(inputs), std::move(captures), depth);
   } else if (!step->bodies.empty() && node.op == "Loop") {
@@ -272,8 +273,9 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
       co_await to_pool;
     }
     outputs = env_.evaluator.Evaluate(*step->owner, node, inputs, captures);
+    names_node = true;
   }
-  if (!outputs.ok()) {
+  if (!outputs.ok() && !names_node) {
     co_return outputs.status().WithContext("node '" + node.name + "' (" + node.op + ")");
   }
   co_return outputs;

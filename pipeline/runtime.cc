@@ -209,11 +209,10 @@ class CpuRuntime : public Runtime {
 
   Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
                              const CompileOptions& compile) override {
-    Result<Graph> prepared = PrepareGraph(*graph, ReferenceEvaluator::Get());
-    if (!prepared.ok()) return prepared.status().WithContext("model '" + name + "'");
+    PLEXUS_ASSIGN_OR_RETURN(Graph prepared, PrepareGraph(*graph, ReferenceEvaluator::Get()));
     CompileOptions named = compile;
     named.name = name;
-    auto planned = std::make_shared<const PlannedGraph>(std::move(*prepared), named);
+    auto planned = std::make_shared<const PlannedGraph>(std::move(prepared), named);
     auto loaded = std::make_shared<LoadedGraph>(name, std::move(planned), plans_);
     compiler_.SetOwner(name, loaded);
     return ExecutablePtr(std::move(loaded));

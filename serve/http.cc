@@ -29,6 +29,7 @@ int HttpStatusFor(StatusCode code) {
     case StatusCode::kUnimplemented:
       return 501;
     case StatusCode::kUnavailable:
+    case StatusCode::kResourceExhausted:  // memory that is there again later, or on a larger host
       return 503;
     case StatusCode::kDeadlineExceeded:
       return 504;

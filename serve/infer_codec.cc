@@ -38,7 +38,7 @@ Status JsonError(simdjson::error_code code, int max_depth) {
       return InvalidArgumentError("the request has no JSON");
     case simdjson::MEMALLOC:
     case simdjson::CAPACITY:
-      return ResourceExhaustedError("the request's JSON is too large");
+      return InvalidArgumentError("the request's JSON is too large");
     default:
       return InvalidArgumentError(std::string("the request's JSON is malformed: ") +
                                   simdjson::error_message(code) +
@@ -313,8 +313,8 @@ Status Decoder::ReadInput(dom::element value) {
   }
   PLEXUS_RETURN_IF_ERROR(
       CheckInput(servable_.inputs[index], *spec.dtype, *spec.shape).WithContext(what));
-  Result<int64_t> elements = NumElements(*spec.shape);
-  if (!elements.ok()) return elements.status().WithContext(what);
+  const Result<int64_t> elements = NumElements(*spec.shape);
+  if (!elements.ok()) return InvalidArgumentError(what + ": " + elements.status().message());
   if (spec.data && spec.binary_bytes) {
     return InvalidArgumentError(what + " has both 'data' and 'binary_data_size'");
   }
@@ -339,8 +339,8 @@ Result<Tensor> Decoder::JsonInput(const InputSpec& spec, int64_t elements) {
       static_cast<size_t>(elements) *
       (DTypeSizeBytes(*spec.dtype) == 0 ? sizeof(std::string) : DTypeSizeBytes(*spec.dtype));
   if (tensor_bytes_ > limits_.max_tensor_bytes) {
-    return ResourceExhaustedError("the request's tensors take more than the limit of " +
-                                  std::to_string(limits_.max_tensor_bytes) + " bytes");
+    return InvalidArgumentError("the request's tensors take more than the limit of " +
+                                std::to_string(limits_.max_tensor_bytes) + " bytes");
   }
   return TensorFromJson(*spec.dtype, *spec.shape, *spec.data);
 }
@@ -469,8 +469,8 @@ Result<InferRequest> Decoder::Raw() {
     }
     open = i;
   }
-  Result<int64_t> elements = NumElements(shape);
-  if (!elements.ok()) return elements.status().WithContext(what);
+  const Result<int64_t> elements = NumElements(shape);
+  if (!elements.ok()) return InvalidArgumentError(what + ": " + elements.status().message());
   if (strings) {
     // The body is the one element.
     if (*elements != 1) {

@@ -340,7 +340,7 @@ TEST(InferCodec, TheLimitOnTensorsHolds) {
              R"({"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":[1]}]})", "", limits)
           .status()
           .code(),
-      StatusCode::kResourceExhausted);
+      StatusCode::kInvalidArgument);
 }
 
 TEST(InferCodec, WritesJsonThatReadsBack) {

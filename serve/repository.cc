@@ -140,7 +140,9 @@ Result<ServablePtr> ModelRepository::LoadFile(const std::string& name, int64_t v
   servable->outputs = Metadata(*graph, graph->outputs());
   CompileOptions options;
   options.precision = config.precision;
-  PLEXUS_ASSIGN_OR_RETURN(servable->executable, runtime_.Load(name, graph, options));
+  Result<ExecutablePtr> executable = runtime_.Load(name, graph, options);
+  if (!executable.ok()) return executable.status().WithContext(file.string());
+  servable->executable = std::move(*executable);
   PLEXUS_RETURN_IF_ERROR(WarmUp(*servable));
   LogOutputError(*servable, graph);
   return ServablePtr(std::move(servable));
@@ -200,6 +202,14 @@ Result<ModelRepository::Entry> ModelRepository::LoadModel(const std::string& nam
     }
   }
   if (files.empty()) return NotFoundError("no model.onnx, and no VERSION/model.onnx");
+  std::string missing;
+  for (const int64_t version : config.listed_versions) {
+    if (files.count(version) == 0)
+      missing += (missing.empty() ? "" : ", ") + std::to_string(version);
+  }
+  if (!missing.empty()) {
+    return NotFoundError(name + "/config.yaml: key 'versions': not there: " + missing);
+  }
   Entry entry;
   for (const auto& [version, file] : files) {
     const bool wanted =
@@ -209,7 +219,6 @@ Result<ModelRepository::Entry> ModelRepository::LoadModel(const std::string& nam
     if (!wanted) continue;
     PLEXUS_ASSIGN_OR_RETURN(entry.versions[version], LoadFile(name, version, file, config));
   }
-  if (entry.versions.empty()) return NotFoundError("none of the versions that config.yaml lists");
   return entry;
 }
 
@@ -240,7 +249,9 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
     servable->outputs[i].name = pipeline.outputs[i];
     servable->outputs[i].shape = pipeline.output_shapes[i];
   }
-  PLEXUS_ASSIGN_OR_RETURN(servable->executable, runtime_.Load(name, pipeline.graph, {}));
+  Result<ExecutablePtr> executable = runtime_.Load(name, pipeline.graph, {});
+  if (!executable.ok()) return executable.status().WithContext(file.filename().string());
+  servable->executable = std::move(*executable);
   Entry entry;
   entry.versions[1] = std::move(servable);
   return entry;

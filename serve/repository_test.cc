@@ -73,6 +73,27 @@ TEST(Repository, ServesTheLatestVersionUnlessAskedForOthers) {
   EXPECT_FALSE(f.repository.Find("c", "").ok());
 }
 
+TEST(Repository, AListedVersionThatIsMissingIsAnErrorOfThatModelAlone) {
+  Fixture f;
+  f.folder.Write("a/1/model.onnx", IdentityModel());
+  f.folder.Write("a/config.yaml", "versions: [1, 7, 9]\n");
+  f.folder.Write("same/model.onnx", IdentityModel());
+  ASSERT_TRUE(f.repository.LoadAll().ok());
+  EXPECT_FALSE(f.repository.Find("a", "").ok());
+  EXPECT_NE(f.Entry("a").reason.find("'versions': not there: 7, 9"), std::string::npos)
+      << f.Entry("a").reason;
+  EXPECT_TRUE(f.repository.Find("same", "").ok());
+}
+
+TEST(Repository, ADuplicateKeyOfTheConfigurationIsAnErrorWithItsLines) {
+  Fixture f;
+  f.folder.Write("a/model.onnx", IdentityModel());
+  f.folder.Write("a/config.yaml", "versions: all\nprecision: float32\nversions: latest\n");
+  ASSERT_TRUE(f.repository.LoadAll().ok());
+  EXPECT_EQ(f.Entry("a").reason,
+            "model 'a': a/config.yaml: line 3: key 'versions' is there already, in line 1");
+}
+
 TEST(Repository, AFailedReloadKeepsWhatWasServed) {
   Fixture f;
   f.folder.Write("same/model.onnx", IdentityModel());

@@ -163,7 +163,7 @@ TEST(V2Api, CodesOfTheRuntimeBecomeHttpOnes) {
       {InternalError("x"), 500},      {UnavailableError("x"), 503},
       {UnimplementedError("x"), 501}, {DeadlineExceededError("x"), 504},
       {NotFoundError("x"), 404},      {InvalidArgumentError("x"), 400},
-      {CancelledError("x"), 400},     {ResourceExhaustedError("x"), 400},
+      {CancelledError("x"), 400},     {ResourceExhaustedError("x"), 503},
   };
   for (const auto& [status, http] : cases) {
     f.runtime.FailNext(status);

@@ -1,11 +1,68 @@
 #include "yaml/yaml_reader.h"
 
+#include <yaml-cpp/eventhandler.h>
+
 #include <cmath>
+#include <map>
+#include <sstream>
 
 namespace plexus {
 
 namespace {
+
 constexpr size_t kMaxYamlBytes = 1 << 20;
+
+// Finds a key that a mapping holds twice. Works on the parser's events: a walk over the nodes would
+// follow every alias, however often it is used.
+class DuplicateKeys : public YAML::EventHandler {
+ public:
+  const std::string& found() const { return found_; }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override { Take(nullptr, {}); }
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override { Take(nullptr, {}); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                const std::string& value) override {
+    Take(&value, mark);
+  }
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    Take(nullptr, {});
+    open_.push_back({false, false, {}});
+  }
+  void OnSequenceEnd() override { open_.pop_back(); }
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    Take(nullptr, {});
+    open_.push_back({true, true, {}});
+  }
+  void OnMapEnd() override { open_.pop_back(); }
+
+ private:
+  struct Collection {
+    bool is_map;
+    bool key_next;
+    std::map<std::string, int> lines;  // of the keys so far
+  };
+
+  // One node, a key or a value; `text` is null where it is no scalar.
+  void Take(const std::string* text, const YAML::Mark& mark) {
+    if (open_.empty() || !open_.back().is_map) return;
+    Collection& map = open_.back();
+    const bool is_key = map.key_next;
+    map.key_next = !map.key_next;
+    if (!is_key || text == nullptr) return;
+    const auto [it, fresh] = map.lines.emplace(*text, mark.line + 1);
+    if (fresh || !found_.empty()) return;
+    found_ = "line " + std::to_string(mark.line + 1) + ": key '" + *text +
+             "' is there already, in line " + std::to_string(it->second);
+  }
+
+  std::vector<Collection> open_;
+  std::string found_;
+};
+
 }  // namespace
 
 Result<YAML::Node> ParseYaml(std::string_view text, const std::string& where) {
@@ -14,8 +71,13 @@ Result<YAML::Node> ParseYaml(std::string_view text, const std::string& where) {
   }
   try {
     YAML::Node node = YAML::Load(std::string(text));
-    if (!node.IsMap())
+    if (!node.IsMap()) {
       return InvalidArgumentError(where + ": expected a mapping of keys to values");
+    }
+    std::istringstream stream{std::string(text)};
+    DuplicateKeys duplicates;
+    YAML::Parser(stream).HandleNextDocument(duplicates);
+    if (!duplicates.found().empty()) return InvalidArgumentError(where + ": " + duplicates.found());
     return node;
   } catch (const std::exception& e) {
     return InvalidArgumentError(where + ": " + e.what());

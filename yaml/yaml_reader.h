@@ -12,7 +12,8 @@
 
 namespace plexus {
 
-// Parses one document of at most 1 MiB; kInvalidArgument with line and column otherwise.
+// Parses one document of at most 1 MiB; kInvalidArgument with line and column otherwise, also
+// for a key that stands twice in one mapping.
 Result<YAML::Node> ParseYaml(std::string_view text, const std::string& where);
 
 // Reads keys of one mapping and collects the first error, so that a reader is a list of fields:

@@ -185,7 +185,7 @@ Result<bool> Specializer::FoldKnown(Scope& scope, const Node& node) {
   Result<std::vector<Tensor>> results = evaluator_.Evaluate(scope.source, node, inputs, captures);
   if (!results.ok()) {
     if (results.status().code() == StatusCode::kUnimplemented) return false;
-    return results.status().WithContext(node.op + " node '" + node.name + "'");
+    return results.status();  // names the node
   }
   if (results->size() != node.outputs.size()) return false;
   for (size_t i = 0; i < results->size(); ++i) {
