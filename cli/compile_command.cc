@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/json_writer.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/targets.h"
-#include "serve/json_writer.h"
 
 namespace plexus::cli {
 namespace {

@@ -4,12 +4,12 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "base/json_writer.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/files.h"
 #include "cli/transport.h"
 #include "serve/json_tensor.h"
-#include "serve/json_writer.h"
 
 namespace plexus::cli {
 namespace {

@@ -2,11 +2,11 @@
 #include <cstdio>
 #include <set>
 
+#include "base/json_writer.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/targets.h"
 #include "graph/constant_store.h"
-#include "serve/json_writer.h"
 
 namespace plexus::cli {
 namespace {

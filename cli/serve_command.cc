@@ -8,10 +8,10 @@
 #include <mutex>
 #include <thread>
 
+#include "base/json_writer.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/common.h"
-#include "serve/json_writer.h"
 #include "serve/server.h"
 
 namespace plexus::cli {

@@ -2,10 +2,10 @@
 
 #include <simdjson.h>
 
+#include "base/json_writer.h"
 #include "base/log.h"
 #include "graph/constant_store.h"
 #include "sched/policy.h"
-#include "serve/json_writer.h"
 
 namespace plexus {
 namespace {

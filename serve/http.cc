@@ -1,6 +1,6 @@
 #include "serve/http.h"
 
-#include "serve/json_writer.h"
+#include "base/json_writer.h"
 
 namespace plexus {
 

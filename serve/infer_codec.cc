@@ -6,8 +6,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "base/json_writer.h"
 #include "serve/json_tensor.h"
-#include "serve/json_writer.h"
 
 namespace plexus {
 namespace {

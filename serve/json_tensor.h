@@ -5,9 +5,9 @@
 
 #include <string>
 
+#include "base/json_writer.h"
 #include "base/status.h"
 #include "graph/tensor.h"
-#include "serve/json_writer.h"
 
 namespace plexus {
 

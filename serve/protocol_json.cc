@@ -1,6 +1,6 @@
 #include "serve/protocol_json.h"
 
-#include "serve/json_writer.h"
+#include "base/json_writer.h"
 
 namespace plexus {
 namespace {

@@ -2,10 +2,10 @@
 
 #include <simdjson.h>
 
+#include "base/json_writer.h"
 #include "base/log.h"
 #include "serve/compression.h"
 #include "serve/infer_call.h"
-#include "serve/json_writer.h"
 #include "serve/protocol_json.h"
 
 namespace plexus {
