@@ -387,6 +387,7 @@ Result<Graph> PrepareGraph(const Graph& imported, const Evaluator& evaluator) {
   PLEXUS_RETURN_IF_ERROR(Canonicalize(graph, evaluator));
   PLEXUS_RETURN_IF_ERROR(InlineRowMaps(graph));
   PLEXUS_RETURN_IF_ERROR(OptimizeWeights(graph));
+  PLEXUS_RETURN_IF_ERROR(MarkFusionGroups(graph));
   PLEXUS_RETURN_IF_ERROR(graph.Validate());
   return graph;
 }

@@ -313,5 +313,55 @@ TEST(Optimize, SpectrogramTransposesEndInTheProduct) {
   EXPECT_EQ(t.NodeOf("MatMul").IntAttr("trans_a", 0), 1);
 }
 
+// The groups as "a b | c": nodes by name, groups in order, what stands alone left out.
+std::string Groups(const Graph& g) {
+  std::map<uint32_t, std::string> groups;
+  for (const Node& n : g.nodes()) {
+    if (n.fusion_group == 0) continue;
+    std::string& names = groups[n.fusion_group];
+    names += (names.empty() ? "" : " ") + n.name;
+  }
+  std::string text;
+  for (const auto& [number, names] : groups) text += (text.empty() ? "" : " | ") + names;
+  return text;
+}
+
+TEST(MarkFusionGroups, EachGroupIsWhatOneKernelWillReplace) {
+  TestGraph t;
+  const ValueId x = t.Input("x", {1, 4, 8, 8});
+  ValueId y = t.Op("conv1", "Conv", {x, t.Ramp("w1", {4, 4, 3, 3})},
+                   {{"pads", std::vector<int64_t>{1, 1, 1, 1}}});
+  y = t.Op("relu1", "Relu", {y});
+  ValueId z = t.Op("conv2", "Conv", {y, t.Ramp("w2", {4, 4, 3, 3})},
+                   {{"pads", std::vector<int64_t>{1, 1, 1, 1}}});
+  z = t.Op("add", "Add", {z, x});
+  z = t.Op("relu2", "Relu", {z});
+  z = t.Op("pool", "MaxPool", {z}, {{"kernel_shape", std::vector<int64_t>{2, 2}}});
+  z = t.Op("tanh", "Tanh", {z});
+  t.Output(t.Op("exp", "Exp", {z}));
+  const std::string before = t.g.ToString();
+  ASSERT_TRUE(MarkFusionGroups(t.g).ok());
+  EXPECT_EQ(Groups(t.g), "conv1 relu1 | conv2 add relu2 | tanh exp");
+  EXPECT_EQ(t.g.ToString(), before);
+}
+
+TEST(MarkFusionGroups, AValueThatOthersReadEndsItsGroup) {
+  TestGraph t;
+  const ValueId y = t.Op("mm", "MatMul", {t.Input("x", {4, 8}), t.Ramp("w", {8, 3})});
+  t.Output(y);
+  t.Output(t.Op("relu", "Relu", {y}));
+  ASSERT_TRUE(MarkFusionGroups(t.g).ok());
+  EXPECT_EQ(Groups(t.g), "");
+}
+
+TEST(MarkFusionGroups, AnEliminatedNodeGoesWithItsReader) {
+  TestGraph t;
+  ValueId y = Transpose(t, "there", t.Input("x", {2, 3, 4}), {0, 2, 1});
+  y = Transpose(t, "back", y, {0, 2, 1});
+  t.Output(t.Op("mm", "MatMul", {y, t.Ramp("w", {4, 5})}));
+  ASSERT_TRUE(MarkFusionGroups(t.g).ok());
+  EXPECT_EQ(Groups(t.g), "there back mm");
+}
+
 }  // namespace
 }  // namespace plexus

@@ -64,6 +64,12 @@ Status OptimizeWeights(Graph& graph);
 // specialises and optimises it by itself. kInvalidArgument names a node with too few operands.
 Status Optimize(Graph& graph);
 
+// Marks what Optimize will fuse, and changes nothing else: nodes with the same non-zero
+// Node::fusion_group become one kernel. On a graph after OptimizeWeights, before discovery cuts it:
+// a cut goes around a group, never through it, so that what runs does not depend on what else is
+// loaded. Errors as Optimize.
+Status MarkFusionGroups(Graph& graph);
+
 // Row independence (paths.md, "Batchability is proven"): true when, with every input of `graph`
 // extended along axis 0 from 1 to b rows, each output row depends on the same input row only. The
 // proof walks the nodes; `why_not` names the first node that breaks it.
