@@ -97,10 +97,65 @@ class CliTest(unittest.TestCase):
             ["serve", "--repository", "x", "--no-such-flag"],
             ["infer"],
             ["inspect", str(self.repository), "--shape", "x=1,,2"],
+            ["inspect", str(self.repository), "--shape", "x=1", "--shape", "x=2"],
         ):
             done = plexus(*args)
             self.assertEqual(done.returncode, 2, f"{args}: {done.stderr}")
             self.assertTrue(done.stderr.strip(), args)
+
+    def test_usage_errors_are_one_line_of_ours_with_the_way_out(self):
+        a_number = "expected a whole number from "
+        for args, message, help_of in (
+            ([], "a command is missing: serve, infer, inspect or compile", ""),
+            (["frobnicate"], "unknown command 'frobnicate'", ""),
+            (["--frobnicate"], "unknown flag '--frobnicate'", ""),
+            (["serve"], "--repository is required", " serve"),
+            (["serve", "--repository"], "--repository: its value is missing", " serve"),
+            (["infer"], "NAME is required", " infer"),
+            (["inspect"], "PATH is required", " inspect"),
+            (["inspect", "a", "b"], "unexpected argument 'b'", " inspect"),
+            (["compile", "a", "--b"], "unknown flag '--b'", " compile"),
+            (["inspect", "a", "--json=maybe"], "--json takes no value", " inspect"),
+            (
+                ["serve", "--repository", "a", "--http-port", "abc"],
+                f"--http-port: {a_number}0 to 65535, got 'abc'",
+                " serve",
+            ),
+            (
+                ["serve", "--repository", "a", "--threads", "-1"],
+                f"--threads: {a_number}0 to 1024, got '-1'",
+                " serve",
+            ),
+            (
+                ["serve", "--repository", "a", "--max-body-bytes", "5XB"],
+                "--max-body-bytes: expected a size such as 512MB or 1GiB, got '5XB'",
+                " serve",
+            ),
+            (
+                ["serve", "--repository", "a", "--max-body-bytes", "0"],
+                "--max-body-bytes: expected from 1 to 2147483648 bytes, got '0'",
+                " serve",
+            ),
+            (
+                ["serve", "--repository", "a", "--log-level", "loud"],
+                "--log-level: expected debug, error, info, off or warning, got 'loud'",
+                " serve",
+            ),
+            (
+                ["infer", "a", "--timeout", "soon"],
+                "--timeout: expected seconds from 0 to 86400, got 'soon'",
+                " infer",
+            ),
+            (
+                ["infer", "a", "--server", "http://b", "--repository", "c"],
+                "--server and --repository exclude each other",
+                " infer",
+            ),
+        ):
+            done = plexus(*args)
+            self.assertEqual(done.returncode, 2, args)
+            self.assertEqual(done.stderr, f"plexus: {message} (see plexus{help_of} --help)\n")
+            self.assertEqual(done.stdout, "")
 
     def test_what_cannot_start_exits_3(self):
         done = plexus("serve", "--repository", str(self.folder / "nowhere"))
@@ -194,18 +249,117 @@ class CliTest(unittest.TestCase):
     def test_infer_says_what_is_wrong(self):
         for args, message in (
             (["nope", "--input", "x=1"], "'nope'"),
-            (["good", "--input", "y=1"], "expected NAME=... with x"),
             (["good", "--input", "x=@/no/such/file"], "/no/such/file"),
-            (["good", "--input", "x=hello"], "no JSON"),
             (["good"], "input 'x' is missing"),
-            (["good", "--input", "x=[1,2]", "--shape", "x=3"], "3 elements"),
         ):
             done = plexus("infer", *args, "--repository", str(self.repository))
             self.assertEqual(done.returncode, 1, args)
             self.assertIn(message, done.stderr)
+        for args, message in (
+            (["--input", "y=1"], "--input y=1: no such input; 'good' has: x"),
+            (["--input", "x"], "--input x: expected NAME=@FILE or NAME=VALUE"),
+            (["--input", "x=1", "--input", "x=2"], "given twice"),
+            (["--input", "x=hello"], "--input x: no JSON"),
+            (["--input", "x=[1,2]", "--shape", "x=3"], "3 elements"),
+            (["--input", "x=1", "--shape", "y=1"], "--shape y=[1]: no such input"),
+            (["--input", "x=1", "--shape", "x=1,,2"], "--shape x=1,,2: expected NAME=1,3"),
+        ):
+            done = plexus("infer", "good", *args, "--repository", str(self.repository))
+            self.assertEqual(done.returncode, 2, f"{args}: {done.stderr}")
+            self.assertIn(message, done.stderr)
+            self.assertIn("(see plexus infer --help)", done.stderr)
+        self.assertEqual(plexus("infer", "good", "--server", "ftp://x").returncode, 2)
         done = plexus("infer", "good", "--server", "http://127.0.0.1:1", "--input", "x=1")
         self.assertEqual(done.returncode, 1)
         self.assertIn("127.0.0.1:1", done.stderr)
+
+    def test_only_a_servers_answers_carry_http_statuses(self):
+        local = plexus("infer", "good", "--repository", str(self.repository))
+        self.assertEqual(local.stderr, "plexus: input 'x' is missing\n")
+        with Server(self.repository) as server:
+            remote = plexus("infer", "good", "--server", server.url)
+        self.assertEqual(remote.stderr, "plexus: input 'x' is missing (HTTP 400)\n")
+
+    def test_inspect_refuses_the_shape_of_an_input_that_is_not_there(self):
+        for command in ("inspect", "compile"):
+            for path in (MODEL, str(self.repository)):
+                done = plexus(command, path, "--shape", "y=8")
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertEqual(
+                    done.stderr,
+                    "plexus: --shape: no input 'y'; there are: x "
+                    f"(see plexus {command} --help)\n",
+                )
+                self.assertEqual(done.stdout, "")
+            self.assertEqual(plexus(command, MODEL, "--shape", "8").returncode, 0)
+
+    def test_inspect_says_nothing_but_the_error_about_what_is_no_model(self):
+        empty = self.folder / "empty"
+        (empty / "inner").mkdir(parents=True)
+        text = self.folder / "text"
+        text.write_text("root:x:0:0:root:/root:/bin/bash\n")
+        for command in ("inspect", "compile"):
+            for path in (text, empty, self.folder / "nothing"):
+                done = plexus(command, str(path))
+                self.assertEqual(done.returncode, 1)
+                self.assertEqual(done.stdout, "")
+                self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+                self.assertEqual(done.stderr.count(path.name), 1, done.stderr)
+
+    def add_pipeline(self):
+        """Windows of 400 samples: one sample gives none, and nothing to run the model on."""
+        (self.repository / "pipelines").mkdir()
+        (self.repository / "pipelines" / "listen.yaml").write_text(
+            "name: listen\n"
+            "inputs: [{name: audio, dtype: INT16, shape: [-1]}]\n"
+            "stages:\n"
+            "  - {name: samples, op: cast, input: audio, to: FP32}\n"
+            "  - {name: windows, op: window, input: samples, size: 400}\n"
+            "  - {name: flat, op: reshape, input: windows, shape: [-1]}\n"
+            "  - {name: same, model: good, inputs: {x: flat}}\n"
+            "outputs: [{name: y, from: same}]\n"
+        )
+
+    def test_inspect_names_the_shape_that_an_open_input_needs(self):
+        self.add_pipeline()
+        wanted = "--shape audio=64000"
+        done = plexus("inspect", str(self.repository))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"input 'audio' INT16[-1] has no fixed size: give {wanted}\n", done.stdout)
+        self.assertRegex(done.stdout, r"same +model good +\d+ +.* flat\n")  # a stage
+        self.assertRegex(done.stdout, r"\ngood +3 .* 1 +1 ")  # the model's row: 1 region, 1 kernel
+        done = plexus("compile", str(self.repository))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, rf"listen .* give {wanted}\n")
+        done = plexus("compile", str(self.repository), *wanted.split())
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotIn("give", done.stdout)
+
+    def test_inspect_shows_a_pipelines_stages_and_regions(self):
+        self.add_pipeline()
+        path = str(self.repository / "pipelines" / "listen.yaml")
+        done = plexus("inspect", path, "--shape", "audio=401", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        model = json.loads(done.stdout)["models"][0]
+        self.assertEqual(
+            [(s["name"], s.get("op", s.get("model")), s["inputs"]) for s in model["stages"]],
+            [
+                ("samples", "cast", ["audio"]),
+                ("windows", "window", ["samples"]),
+                ("flat", "reshape", ["windows"]),
+                ("same", "good", ["flat"]),
+            ],
+        )
+        self.assertEqual(model["shapes"], "audio=401")
+        self.assertNotIn("advice", model)
+        self.assertEqual(model["regions"][0]["outputs"], ["output y FP32[800]"])
+        self.assertEqual(model["kernels"], sum(len(r["kernels"]) for r in model["regions"]))
+        text = plexus("inspect", path, "--shape", "audio=401").stdout
+        self.assertIn("audio INT16[401]", text)
+        self.assertRegex(text, r"total of \d+ kernel")
+        # Too short for a window: given by hand, so it is no advice but a note.
+        text = plexus("inspect", path, "--shape", "audio=8").stdout
+        self.assertIn("output 'y' has no element on these shapes", text)
 
     def test_inspect_and_compile(self):
         done = plexus("inspect", MODEL, "--shape", "x=8", "--json")
@@ -213,7 +367,7 @@ class CliTest(unittest.TestCase):
         model = json.loads(done.stdout)["models"][0]
         self.assertEqual(model["inputs"], [{"name": "x", "datatype": "FP32", "shape": "[n]"}])
         self.assertIn("regions", model)
-        self.assertIn("output y: FP32", plexus("inspect", str(self.repository)).stdout)
+        self.assertIn("output    y  FP32[n]", plexus("inspect", str(self.repository)).stdout)
         self.add_broken()
         done = plexus("compile", str(self.repository), "--json")
         self.assertEqual(done.returncode, 1)
@@ -236,6 +390,20 @@ class CliTest(unittest.TestCase):
             "--input", f"file=@{examples}/files/greeting.py",
         )
         self.assertIn('"python"', done.stdout, done.stderr)
+
+    @unittest.skipUnless(SAMPLES and os.path.isdir(SAMPLES), "no sample repository")
+    def test_the_samples_can_be_inspected(self):
+        done = plexus("inspect", SAMPLES, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        models = {m["name"]: m for m in json.loads(done.stdout)["models"]}
+        self.assertGreater(models["file-type"]["kernels"], 5)  # magika's
+        self.assertIn("--shape audio=64000", models["wake-timer"]["advice"])
+        done = plexus("inspect", f"{SAMPLES}/pipelines/wake-timer.yaml", "--json", "--shape",
+                      "audio=64000")
+        timer = json.loads(done.stdout)["models"][0]
+        kernels = [k["name"] for region in timer["regions"] for k in region["kernels"]]
+        for stage in ("(mel/", "(embedding/", "(head/"):
+            self.assertTrue(any(stage in name for name in kernels), stage)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ struct ServeFlags {
 };
 int Serve(const ServeFlags& flags);
 
-// "name=1,3,224,224"; a bare "NAME=8" is one dimension.
+// Shapes as ParseShapes reads them (common.h).
 struct InspectFlags {
   std::string path;
   std::vector<std::string> shapes;

@@ -1,5 +1,6 @@
 #include "cli/common.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 
@@ -32,7 +33,9 @@ Result<std::map<std::string, Shape>> ParseShapes(const std::vector<std::string>&
       shape.push_back(dim);
       at = parsed.ptr + (more ? 1 : 0);
     }
-    shapes[name] = shape;
+    if (!shapes.emplace(name, std::move(shape)).second) {
+      return InvalidArgumentError("--shape " + text + ": given twice");
+    }
   }
   return shapes;
 }
@@ -42,17 +45,24 @@ int Fail(const Status& status) {
   return kExitFailure;
 }
 
+int FailUsage(const std::string& command, const std::string& message) {
+  std::fprintf(stderr, "plexus: %s (see plexus%s%s --help)\n", message.c_str(),
+               command.empty() ? "" : " ", command.c_str());
+  return kExitUsage;
+}
+
 namespace {
 
 std::string Scaled(double value, const char* const* units, size_t num_units, double step) {
   size_t unit = 0;
-  while (value >= step && unit + 1 < num_units) {
+  // 999.5 would be written as 1000 of this unit.
+  while (value >= std::min(step, 999.5) && unit + 1 < num_units) {
     value /= step;
     ++unit;
   }
   char text[48];
-  std::snprintf(text, sizeof(text), value < 10 && unit > 0 ? "%.2f %s" : "%.4g %s", value,
-                units[unit]);
+  const int decimals = unit == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+  std::snprintf(text, sizeof(text), "%.*f %s", decimals, value, units[unit]);
   return text;
 }
 

@@ -19,7 +19,11 @@ Result<std::map<std::string, Shape>> ParseShapes(const std::vector<std::string>&
 // Prints "plexus: message" to stderr; the exit code.
 int Fail(const Status& status);
 
-// "1.5 ms", "12 MiB"
+// The command line itself is wrong: prints "plexus: message (see plexus COMMAND --help)" to stderr;
+// the exit code. `command` is "" where none was named.
+int FailUsage(const std::string& command, const std::string& message);
+
+// "1.50 ms", "12.0 MiB": three digits.
 std::string HumanTime(Duration time);
 std::string HumanBytes(double bytes);
 

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/files.h"
+#include "cli/input_value.h"
 #include "cli/transport.h"
 #include "serve/json_tensor.h"
 
@@ -15,13 +16,6 @@ namespace plexus::cli {
 namespace {
 
 namespace dom = simdjson::dom;
-
-struct Input {
-  std::string name;
-  DType dtype = DType::kUndefined;
-  bool has_rank = true;
-  std::vector<int64_t> dims;  // −1: open
-};
 
 std::string PercentEncode(std::string_view text) {
   constexpr char kHex[] = "0123456789ABCDEF";
@@ -44,23 +38,25 @@ std::string ModelPath(const std::string& name) {
          PercentEncode(name.substr(slash + 1));
 }
 
-// The reply, or what it says went wrong.
-Result<HttpReply> Expect200(Result<HttpReply> reply) {
+// The reply, or what it says went wrong. Only a server's answer has an HTTP status to speak of.
+Result<HttpReply> Expect200(const Transport& transport, Result<HttpReply> reply) {
   if (!reply.ok() || reply->status == 200) return reply;
   dom::parser parser;
   std::string_view text;
   if (parser.parse(reply->body)["error"].get(text)) text = reply->body;
-  return InternalError(std::string(text) + " (HTTP " + std::to_string(reply->status) + ")");
+  const bool remote = transport.over_http();
+  return InternalError(std::string(text) +
+                       (remote ? " (HTTP " + std::to_string(reply->status) + ")" : ""));
 }
 
-Result<std::vector<Input>> ReadInputs(const std::string& metadata) {
+Result<std::vector<InputSpec>> ReadInputs(const std::string& metadata) {
   dom::parser parser;
   dom::array list;
   const Status bad = InternalError("the server's metadata is malformed");
   if (parser.parse(metadata)["inputs"].get(list)) return bad;
-  std::vector<Input> inputs;
+  std::vector<InputSpec> inputs;
   for (const dom::element element : list) {
-    Input input;
+    InputSpec input;
     std::string_view name, datatype;
     dom::array dims;
     if (element["name"].get(name) || element["datatype"].get(datatype) ||
@@ -79,154 +75,46 @@ Result<std::vector<Input>> ReadInputs(const std::string& metadata) {
   return inputs;
 }
 
-// The shape of `count` elements: given, or the model's with at most one open dimension filled in.
-Result<Shape> FitShape(const Input& input, const Shape* given, int64_t count) {
-  if (given != nullptr) {
-    PLEXUS_ASSIGN_OR_RETURN(const int64_t elements, NumElements(*given));
-    if (elements == count) return *given;
-    return InvalidArgumentError("--shape " + ShapeToString(*given) + " has " +
-                                std::to_string(elements) + " elements, the value has " +
-                                std::to_string(count));
-  }
-  Shape shape = input.dims;
-  int64_t known = 1;
-  size_t open = shape.size();
-  for (size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i] >= 0) {
-      known *= shape[i];
-    } else if (open == shape.size()) {
-      open = i;
-    } else {
-      shape[i] = 1;  // the first open dimension takes what there is, the others one
-    }
-  }
-  if (open < shape.size() && known > 0 && count % known == 0) shape[open] = count / known;
-  const Result<int64_t> elements =
-      open < shape.size() && shape[open] < 0 ? Result<int64_t>(int64_t{-1}) : NumElements(shape);
-  if (elements.ok() && *elements == count) return shape;
-  return InvalidArgumentError("a value of " + std::to_string(count) +
-                              " elements does not fit its shape " + ShapeToString(input.dims) +
-                              "; give --shape " + input.name + "=...");
-}
-
-// An input as it goes into the request: JSON data, or bytes behind it.
-struct Value {
-  Shape shape;
-  std::string json;  // "" : binary
-  std::string bytes;
-};
-
-// Counts a JSON value's elements and, where it is nested, its shape.
-Status Measure(dom::element value, Shape* shape, int64_t* count) {
-  dom::array list;
-  if (value.get(list)) {
-    *count = 1;
-    return OkStatus();
-  }
-  Shape inner;
-  int64_t length = 0, total = 0;
-  for (const dom::element element : list) {
-    Shape element_shape;
-    int64_t element_count = 0;
-    PLEXUS_RETURN_IF_ERROR(Measure(element, &element_shape, &element_count));
-    if (length > 0 && element_shape != inner) {
-      return InvalidArgumentError("its rows differ in length");
-    }
-    inner = element_shape;
-    ++length;
-    total += element_count;
-  }
-  shape->push_back(length);
-  shape->insert(shape->end(), inner.begin(), inner.end());
-  *count = total;
-  return OkStatus();
-}
-
-Result<Value> FromJson(const Input& input, const Shape* given, const std::string& text) {
-  dom::parser parser;
-  dom::element root;
-  if (const auto error = parser.parse(text).get(root)) {
-    return InvalidArgumentError(std::string("no JSON: ") + simdjson::error_message(error));
-  }
-  Value value;
-  int64_t count = 0;
-  Shape nested;
-  PLEXUS_RETURN_IF_ERROR(Measure(root, &nested, &count));
-  const bool as_nested = given == nullptr && nested.size() == input.dims.size() && !nested.empty();
-  if (as_nested) {
-    value.shape = nested;
-  } else {
-    PLEXUS_ASSIGN_OR_RETURN(value.shape, FitShape(input, given, count));
-  }
-  value.json = simdjson::minify(root);
-  if (!root.is_array()) value.json = "[" + value.json + "]";
-  return value;
-}
-
-Result<Value> FromTensor(const Input& input, const Shape* given, const Tensor& tensor) {
-  if (tensor.dtype() != input.dtype) {
-    return InvalidArgumentError("is " + std::string(DTypeProtocolName(input.dtype)) +
-                                ", the file holds " +
-                                std::string(DTypeProtocolName(tensor.dtype())));
-  }
-  Value value;
-  value.shape = tensor.shape();
-  if (given != nullptr || tensor.shape().size() != input.dims.size()) {
-    PLEXUS_ASSIGN_OR_RETURN(value.shape, FitShape(input, given, tensor.num_elements()));
-  }
-  value.bytes.assign(reinterpret_cast<const char*>(tensor.raw()), tensor.size_bytes());
-  return value;
-}
-
-Result<Value> FromBytes(const Input& input, const Shape* given, std::string content) {
-  Value value;
-  if (input.dtype == DType::kString) {
-    PLEXUS_ASSIGN_OR_RETURN(value.shape, FitShape(input, given, 1));
-    value.bytes = StringsToBinary(Tensor::FromStrings(value.shape, {std::move(content)}));
-    return value;
-  }
-  const size_t size = DTypeSizeBytes(input.dtype);
-  if (size == 0 || content.size() % size != 0) {
-    return InvalidArgumentError("a file of " + std::to_string(content.size()) +
-                                " bytes holds no whole number of " +
-                                std::string(DTypeProtocolName(input.dtype)));
-  }
-  PLEXUS_ASSIGN_OR_RETURN(value.shape,
-                          FitShape(input, given, static_cast<int64_t>(content.size() / size)));
-  value.bytes = std::move(content);
-  return value;
-}
-
-Result<Value> ReadValue(const Input& input, const Shape* given, const std::string& text) {
-  if (text.empty() || text[0] != '@') {
-    const bool list = !text.empty() && text[0] == '[';
-    if (input.dtype == DType::kString && !list) return FromBytes(input, given, text);
-    return FromJson(input, given, text);
-  }
-  const std::string path = text.substr(1);
-  PLEXUS_ASSIGN_OR_RETURN(std::string content, ReadFile(path));
-  std::string extension = std::filesystem::path(path).extension();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (input.dtype == DType::kString) return FromBytes(input, given, std::move(content));
-  if (extension == ".json") return FromJson(input, given, content);
-  if (extension != ".wav" && extension != ".npy") {
-    return FromBytes(input, given, std::move(content));
-  }
-  PLEXUS_ASSIGN_OR_RETURN(const Tensor tensor,
-                          extension == ".wav" ? ParseWav(content) : ParseNpy(content));
-  return FromTensor(input, given, tensor);
-}
-
 // JSON and, behind it, the binary tensors.
 struct Body {
   std::string text;
   size_t json_bytes = 0;
 };
 
-Result<Body> BuildBody(const InferFlags& flags, const std::vector<Input>& inputs,
-                       bool binary_outputs) {
-  PLEXUS_ASSIGN_OR_RETURN(auto shapes, ParseShapes(flags.shapes));
+// Inputs of the model by name, with the text of their --input. Every error is the command line's.
+using Given = std::map<std::string, std::pair<const InputSpec*, std::string>>;
+Result<Given> MatchInputs(const InferFlags& flags, const std::map<std::string, Shape>& shapes,
+                          const std::vector<InputSpec>& inputs) {
+  std::string names;
+  for (const InputSpec& each : inputs) names += (names.empty() ? "" : ", ") + each.name;
+  const std::string known = "no such input; '" + flags.name + "' has: " + names;
+  Given given;
+  for (const std::string& text : flags.inputs) {
+    // A model's input may have '=' in its name: the longest known name that fits wins.
+    const InputSpec* input = nullptr;
+    for (const InputSpec& each : inputs) {
+      const bool fits = text.size() > each.name.size() && text[each.name.size()] == '=' &&
+                        text.compare(0, each.name.size(), each.name) == 0;
+      if (fits && (input == nullptr || each.name.size() > input->name.size())) input = &each;
+    }
+    const std::string what = "--input " + text.substr(0, 60) + ": ";
+    if (input == nullptr) return InvalidArgumentError(what + known);
+    if (!given.emplace(input->name, std::pair(input, text.substr(input->name.size() + 1))).second) {
+      return InvalidArgumentError(what + "'" + input->name + "' is given twice");
+    }
+  }
+  for (const auto& [name, shape] : shapes) {
+    const bool is_input = std::any_of(inputs.begin(), inputs.end(),
+                                      [&](const InputSpec& each) { return each.name == name; });
+    if (name.empty() ? inputs.size() == 1 : is_input) continue;
+    return InvalidArgumentError("--shape " + name + (name.empty() ? "" : "=") +
+                                ShapeToString(shape) + ": " + known);
+  }
+  return given;
+}
+
+Result<Body> BuildBody(const InferFlags& flags, const std::map<std::string, Shape>& shapes,
+                       const Given& inputs, bool binary_outputs, bool* usage) {
   std::string tail;
   Body body;
   JsonWriter json(&body.text);
@@ -239,27 +127,18 @@ Result<Body> BuildBody(const InferFlags& flags, const std::vector<Input>& inputs
   }
   json.EndObject();
   json.Key("inputs").BeginArray();
-  for (const std::string& text : flags.inputs) {
-    // A model's input may have '=' in its name: the longest known name that fits wins.
-    const Input* input = nullptr;
-    for (const Input& each : inputs) {
-      const bool fits = text.size() > each.name.size() && text[each.name.size()] == '=' &&
-                        text.compare(0, each.name.size(), each.name) == 0;
-      if (fits && (input == nullptr || each.name.size() > input->name.size())) input = &each;
+  for (const auto& [name, given] : inputs) {
+    const auto& [input, text] = given;
+    auto shape = shapes.find(name);
+    if (shape == shapes.end()) shape = shapes.find("");
+    Result<InputValue> value =
+        ReadValue(*input, shape == shapes.end() ? nullptr : &shape->second, text);
+    if (!value.ok()) {
+      *usage = text.empty() || text[0] != '@';  // what a file holds is not the command line
+      return value.status().WithContext("--input " + name);
     }
-    if (input == nullptr) {
-      std::string names;
-      for (const Input& each : inputs) names += (names.empty() ? "" : ", ") + each.name;
-      return InvalidArgumentError("--input " + text.substr(0, 60) + ": expected NAME=... with " +
-                                  names);
-    }
-    auto given = shapes.find(input->name);
-    if (given == shapes.end()) given = shapes.find("");
-    Result<Value> value = ReadValue(*input, given == shapes.end() ? nullptr : &given->second,
-                                    text.substr(input->name.size() + 1));
-    if (!value.ok()) return value.status().WithContext("input '" + input->name + "'");
     json.BeginObject();
-    json.Key("name").String(input->name);
+    json.Key("name").String(name);
     json.Key("datatype").String(DTypeProtocolName(input->dtype));
     json.Key("shape").BeginArray();
     for (const int64_t dim : value->shape) json.Int(dim);
@@ -393,7 +272,17 @@ Status Show(const InferFlags& flags, const std::vector<Output>& outputs) {
   return OkStatus();
 }
 
-Status Run(const InferFlags& flags) {
+// Sets `usage` where the command line is at fault, not what it asked for.
+Status Run(const InferFlags& flags, bool* usage) {
+  *usage = true;
+  PLEXUS_ASSIGN_OR_RETURN(const auto shapes, ParseShapes(flags.shapes));
+  for (const std::string& text : flags.inputs) {
+    if (text.find('=') == std::string::npos) {
+      return InvalidArgumentError("--input " + text.substr(0, 60) +
+                                  ": expected NAME=@FILE or NAME=VALUE");
+    }
+  }
+  *usage = false;
   if (!flags.output_dir.empty()) {
     std::error_code error;
     std::filesystem::create_directories(flags.output_dir, error);
@@ -406,22 +295,29 @@ Status Run(const InferFlags& flags) {
                                    std::chrono::duration<double>(flags.timeout_seconds + 5))
                              : Duration(std::chrono::hours(1));
   const std::string model = flags.name.substr(0, flags.name.rfind('/'));
-  PLEXUS_ASSIGN_OR_RETURN(const std::unique_ptr<Transport> transport,
-                          flags.repository.empty()
-                              ? ConnectTo(flags.server, limit)
-                              : LoadLocally(flags.repository, model, flags.runtime));
+  Result<std::unique_ptr<Transport>> reached =
+      flags.repository.empty() ? ConnectTo(flags.server, limit)
+                               : LoadLocally(flags.repository, model, flags.runtime);
+  if (!reached.ok()) {
+    *usage = flags.repository.empty();  // no URL
+    return reached.status();
+  }
+  Transport& transport = **reached;
   const std::string path = ModelPath(flags.name);
   PLEXUS_ASSIGN_OR_RETURN(const HttpReply metadata,
-                          Expect200(transport->Call("GET", path, {}, "")));
-  PLEXUS_ASSIGN_OR_RETURN(const std::vector<Input> inputs, ReadInputs(metadata.body));
+                          Expect200(transport, transport.Call("GET", path, {}, "")));
+  PLEXUS_ASSIGN_OR_RETURN(const std::vector<InputSpec> inputs, ReadInputs(metadata.body));
   const bool binary = !flags.json || !flags.output_dir.empty();
-  PLEXUS_ASSIGN_OR_RETURN(Body body, BuildBody(flags, inputs, binary));
+  *usage = true;
+  PLEXUS_ASSIGN_OR_RETURN(const Given given, MatchInputs(flags, shapes, inputs));
+  *usage = false;
+  PLEXUS_ASSIGN_OR_RETURN(Body body, BuildBody(flags, shapes, given, binary, usage));
   HttpClient::Headers headers = {{"Content-Type", "application/octet-stream"}};
   headers.emplace_back("Inference-Header-Content-Length", std::to_string(body.json_bytes));
   if (!flags.tenant.empty()) headers.emplace_back("plexus-tenant", flags.tenant);
   PLEXUS_ASSIGN_OR_RETURN(
       const HttpReply reply,
-      Expect200(transport->Call("POST", path + "/infer", headers, std::move(body.text))));
+      Expect200(transport, transport.Call("POST", path + "/infer", headers, std::move(body.text))));
   if (!binary) {
     std::printf("%s\n", reply.body.c_str());
     return OkStatus();
@@ -433,8 +329,10 @@ Status Run(const InferFlags& flags) {
 }  // namespace
 
 int Infer(const InferFlags& flags) {
-  const Status status = Run(flags);
-  return status.ok() ? kExitOk : Fail(status);
+  bool usage = false;
+  const Status status = Run(flags, &usage);
+  if (status.ok()) return kExitOk;
+  return usage ? FailUsage("infer", status.message()) : Fail(status);
 }
 
 }  // namespace plexus::cli

@@ -1,10 +1,13 @@
 // `plexus`: command lines to commands.
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <map>
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/common.h"
 #include "sched/policy.h"
 
 namespace plexus::cli {
@@ -19,58 +22,161 @@ const std::map<std::string, LogLevel> kLogLevels = {{"debug", LogLevel::kDebug},
                                                     {"error", LogLevel::kError},
                                                     {"off", LogLevel::kOff}};
 
+// CLI11's own checks and conversions speak their own language; these run before its conversions and
+// say what was expected and what came.
+std::string Expected(const std::string& what, const std::string& got) {
+  return "expected " + what + ", got '" + got + "'";
+}
+
+CLI::Validator Whole(uint64_t lowest, uint64_t highest) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        uint64_t value = 0;
+        const char* const end = text.data() + text.size();
+        const auto parsed = std::from_chars(text.data(), end, value);
+        const bool good = parsed.ec == std::errc() && parsed.ptr == end && value >= lowest &&
+                          value <= highest && !text.empty();
+        return good ? ""
+                    : Expected("a whole number from " + std::to_string(lowest) + " to " +
+                                   std::to_string(highest),
+                               text);
+      },
+      "");
+}
+
+CLI::Validator Seconds(double lowest) {
+  constexpr double kDay = 86400;
+  return CLI::Validator(
+      [=](std::string& text) {
+        double value = 0;
+        const char* const end = text.data() + text.size();
+        const auto parsed = std::from_chars(text.data(), end, value);
+        const bool good = parsed.ec == std::errc() && parsed.ptr == end && value >= lowest &&
+                          value <= kDay && !text.empty();
+        return good
+                   ? ""
+                   : Expected(lowest > 0 ? "seconds from 0.01 to 86400" : "seconds from 0 to 86400",
+                              text);
+      },
+      "");
+}
+
+// Also turns "64MiB" into a number.
+CLI::Validator Size(uint64_t lowest, uint64_t highest) {
+  return CLI::Validator(
+      [=](std::string& text) {
+        const std::string what = "a size such as 512MB or 1GiB";
+        std::string bytes = text;
+        try {
+          CLI::AsSizeValue units(false);
+          if (!units(bytes).empty()) return Expected(what, text);
+        } catch (const CLI::Error&) {
+          return Expected(what, text);
+        }
+        uint64_t value = 0;
+        const auto parsed = std::from_chars(bytes.data(), bytes.data() + bytes.size(), value);
+        if (parsed.ec != std::errc()) return Expected(what, text);
+        if (value < lowest || value > highest) {
+          return Expected(
+              "from " + std::to_string(lowest) + " to " + std::to_string(highest) + " bytes", text);
+        }
+        text = bytes;
+        return std::string();
+      },
+      "");
+}
+
+// In any case of letters.
+CLI::Validator OneOf(const std::vector<std::string>& names) {
+  std::string list;
+  for (size_t i = 0; i < names.size(); ++i) {
+    list += (i == 0 ? "" : i + 1 < names.size() ? ", " : " or ") + names[i];
+  }
+  return CLI::Validator(
+      [=](std::string& text) {
+        const std::string lower = CLI::detail::to_lower(text);
+        if (std::find(names.begin(), names.end(), lower) == names.end()) {
+          return Expected(list, text);
+        }
+        text = lower;
+        return std::string();
+      },
+      "");
+}
+
 void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
   command->add_option("--threads", flags->threads, "Worker threads; 0: one per core")
       ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
-  command->add_option("--policy", flags->policy, "What runs next")
+      ->type_name("N")
+      ->check(Whole(0, 1024));
+  command->add_option("--policy", flags->policy, "What runs next: fifo or srpt")
       ->capture_default_str()
-      ->check(CLI::IsMember(PolicyNames()));
+      ->type_name("NAME")
+      ->transform(OneOf(PolicyNames()));
   command
       ->add_option("--program-cache-bytes", flags->program_cache_bytes,
-                   "Compiled programs kept, in bytes (1GiB, 512MB)")
-      ->capture_default_str()
-      ->transform(CLI::AsSizeValue(false));
+                   "Compiled programs kept (1GiB, 512MB; default 2GiB)")
+      ->type_name("SIZE")
+      ->transform(Size(0, UINT64_MAX));
 }
 
-void AddLogLevel(CLI::App* command, LogLevel* level) {
+void AddLogLevel(CLI::App* command, std::string* level) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : kLogLevels) names.push_back(name);
   command->add_option("--log-level", *level, "debug, info, warning, error or off (default info)")
-      ->transform(CLI::CheckedTransformer(kLogLevels, CLI::ignore_case));
+      ->type_name("LEVEL")
+      ->transform(OneOf(names));
 }
 
 CLI::App* AddServe(CLI::App& app, ServeFlags* flags) {
   CLI::App* c = app.add_subcommand("serve", "Serve a model repository over HTTP");
-  c->add_option("--repository", flags->repository, "Folder of models and pipelines")->required();
-  c->add_option("--host", flags->host, "IP address to listen on")->capture_default_str();
-  c->add_option("--http-port", flags->http_port, "Port; 0 picks a free one")->capture_default_str();
+  c->add_option("--repository", flags->repository, "Folder of models and pipelines")
+      ->required()
+      ->type_name("DIR");
+  c->add_option("--host", flags->host, "IP address to listen on")
+      ->capture_default_str()
+      ->type_name("IP");
+  c->add_option("--http-port", flags->http_port, "Port; 0 picks a free one")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(Whole(0, 65535));
   c->add_option("--admin-port", flags->admin_port,
-                "Administration on 127.0.0.1; 0 picks a free port (default: none)");
+                "Administration on 127.0.0.1; 0 picks a free port (default: none)")
+      ->type_name("N")
+      ->check(Whole(0, 65535));
   AddRuntimeFlags(c, &flags->runtime);
   c->add_option("--profile-path", flags->runtime.profile_path,
-                "File where measured kernel times are kept across restarts");
-  c->add_option("--max-body-bytes", flags->max_body_bytes, "Largest request body, also decoded")
-      ->capture_default_str()
-      ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::Range(uint64_t{1}, uint64_t{2} << 30));
+                "File where measured kernel times are kept across restarts")
+      ->type_name("FILE");
+  c->add_option("--max-body-bytes", flags->max_body_bytes,
+                "Largest request body, also decoded (default 64MiB, at most 2GiB)")
+      ->type_name("SIZE")
+      ->transform(Size(1, uint64_t{2} << 30));
   c->add_option("--max-json-depth", flags->max_json_depth, "Deepest nesting of a request's JSON")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1024));
+      ->type_name("N")
+      ->check(Whole(1, 1024));
   c->add_option("--max-connections", flags->max_connections, "Open connections")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1'000'000));
+      ->type_name("N")
+      ->check(Whole(1, 1'000'000));
   c->add_option("--drain-seconds", flags->drain_seconds,
                 "How long SIGTERM waits for requests in flight")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 86400.0));
+      ->type_name("S")
+      ->check(Seconds(0));
   c->add_option("--read-timeout-seconds", flags->read_timeout_seconds,
                 "A request or response that stands still this long is given up")
       ->capture_default_str()
-      ->check(CLI::Range(0.01, 86400.0));
+      ->type_name("S")
+      ->check(Seconds(0.01));
   c->add_option("--idle-timeout-seconds", flags->idle_timeout_seconds,
                 "A connection without requests is closed after this")
       ->capture_default_str()
-      ->check(CLI::Range(0.01, 86400.0));
-  c->add_flag("--json", flags->json, "Announce the URLs as one JSON object");
+      ->type_name("S")
+      ->check(Seconds(0.01));
+  c->add_flag("--json", flags->json, "Announce the URLs as one JSON object")
+      ->disable_flag_override();
   c->footer(
       "SIGTERM or SIGINT drains: new work is refused with 503, work in flight finishes; a second\n"
       "one ends the server at once.\n\n" +
@@ -81,48 +187,90 @@ CLI::App* AddServe(CLI::App& app, ServeFlags* flags) {
 CLI::App* AddInspect(CLI::App& app, const char* name, const char* description,
                      InspectFlags* flags) {
   CLI::App* c = app.add_subcommand(name, description);
-  c->add_option("path", flags->path,
+  c->add_option("PATH", flags->path,
                 "model.onnx, a pipeline's .yaml, a model's folder or a repository")
-      ->required();
+      ->required()
+      ->type_name("");
   c->add_option("--shape", flags->shapes,
-                "NAME=1,3,224,224: an input's shape (default: open dimensions are 1)");
+                "NAME=1,3,224,224: an input's shape; open dimensions are 1 where that can run,\n"
+                "else the report names the --shape to give")
+      ->type_name("SHAPE");
   AddRuntimeFlags(c, &flags->runtime);
-  c->add_flag("--json", flags->json, "One JSON object");
+  c->add_flag("--json", flags->json, "One JSON object")->disable_flag_override();
   c->footer(kExitCodes);
   return c;
 }
 
 CLI::App* AddInfer(CLI::App& app, InferFlags* flags) {
   CLI::App* c = app.add_subcommand("infer", "Send one request to a model or pipeline");
-  c->add_option("name", flags->name, "Model or pipeline, NAME or NAME/VERSION")->required();
+  c->add_option("NAME", flags->name, "Model or pipeline, NAME or NAME/VERSION")
+      ->required()
+      ->type_name("");
   c->add_option("--input", flags->inputs,
                 "NAME=@FILE (.wav 16-bit PCM, .npy, .json, anything else raw; a BYTES input takes\n"
-                "the whole file) or NAME=VALUE (JSON, or text for a BYTES input)");
-  CLI::Option* server = c->add_option("--server", flags->server, "URL")->capture_default_str();
+                "the whole file) or NAME=VALUE (JSON, or text for a BYTES input)")
+      ->type_name("INPUT");
+  CLI::Option* server = c->add_option("--server", flags->server, "The server to ask")
+                            ->capture_default_str()
+                            ->type_name("URL");
   c->add_option("--repository", flags->repository, "Run in this process, from this folder")
+      ->type_name("DIR")
       ->excludes(server);
-  c->add_option("--shape", flags->shapes, "NAME=1,3,224,224: an input's shape");
-  c->add_option("--output-dir", flags->output_dir, "Write every output there as NAME.npy");
-  c->add_option("--tenant", flags->tenant, "Tenant's name");
-  c->add_option("--priority", flags->priority, "0 default, 1 highest")->capture_default_str();
+  c->add_option("--shape", flags->shapes, "NAME=1,3,224,224: an input's shape")->type_name("SHAPE");
+  c->add_option("--output-dir", flags->output_dir, "Write every output there as NAME.npy")
+      ->type_name("DIR");
+  c->add_option("--tenant", flags->tenant, "Tenant's name")->type_name("NAME");
+  c->add_option("--priority", flags->priority, "0 default, 1 highest")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(Whole(0, UINT32_MAX));
   c->add_option("--timeout", flags->timeout_seconds, "Seconds; 0: none")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 86400.0));
+      ->type_name("S")
+      ->check(Seconds(0));
   AddRuntimeFlags(c, &flags->runtime);
-  c->add_flag("--json", flags->json, "One JSON object: the answer");
+  c->add_flag("--json", flags->json, "One JSON object: the answer")->disable_flag_override();
   c->footer(kExitCodes);
   return c;
 }
 
+// What `error` says, in our words. `command`: null where none was named.
+std::string Describe(const CLI::ParseError& error, const CLI::App& app, const CLI::App* command) {
+  const std::string what = error.what();
+  const std::string name = what.substr(0, what.find_first_of(": "));  // most begin with the flag's
+  const std::vector<std::string> extra =
+      command == nullptr || command->remaining().empty() ? app.remaining() : command->remaining();
+  if (command == nullptr && extra.empty()) {
+    return "a command is missing: serve, infer, inspect or compile";
+  }
+  if (command == nullptr || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    const std::string first = extra.empty() ? what : extra.front();
+    const char* kind = first.substr(0, 1) == "-" ? "unknown flag"
+                       : command == nullptr      ? "unknown command"
+                                                 : "unexpected argument";
+    return std::string(kind) + " '" + first + "'";
+  }
+  if (dynamic_cast<const CLI::ExcludesError*>(&error) != nullptr) {
+    return name + " and " + what.substr(what.rfind(' ') + 1) + " exclude each other";
+  }
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    if (what.find("flag override") != std::string::npos) return "--" + name + " takes no value";
+    return name + (what.find("At Most") != std::string::npos ? ": given more than once"
+                                                             : ": its value is missing");
+  }
+  return what;  // "--repository is required", and what the checks above say
+}
+
 int Main(int argc, char** argv) {
-  CLI::App app("Plexus serves machine-learning models and pipelines on few devices, by sharing.");
+  CLI::App app("Plexus serves machine-learning models and pipelines on few devices, by sharing.",
+               "plexus");
   app.require_subcommand(1);
   app.set_version_flag("--version", "plexus " PLEXUS_VERSION);
   app.footer(kExitCodes);
   ServeFlags serve;
   InspectFlags inspect, compile;
   InferFlags infer;
-  LogLevel log_level = LogLevel::kInfo;
+  std::string log_level = "info";
   CLI::App* serve_command = AddServe(app, &serve);
   CLI::App* inspect_command = AddInspect(
       app, "inspect", "Show a model's graph, regions, kernels, memory and FLOPs", &inspect);
@@ -135,12 +283,14 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? kExitOk : kExitUsage;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    const CLI::App* command =
+        app.get_subcommands().empty() ? nullptr : app.get_subcommands().front();
+    return FailUsage(command == nullptr ? "" : command->get_name(), Describe(e, app, command));
   }
   const bool serving = serve_command->parsed();
   // A short command's own output is enough unless a level was asked for.
-  const bool chosen = !serving && log_level == LogLevel::kInfo;
-  SetLogLevel(chosen ? LogLevel::kWarning : log_level);
+  SetLogLevel(!serving && log_level == "info" ? LogLevel::kWarning : kLogLevels.at(log_level));
   if (serving) return Serve(serve);
   if (inspect_command->parsed()) return Inspect(inspect);
   if (compile_command->parsed()) return Compile(compile);

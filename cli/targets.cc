@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 namespace plexus::cli {
 namespace {
@@ -21,6 +22,20 @@ bool IsModelFolder(const fs::path& folder) {
   return false;
 }
 
+// One entry that looks like one is enough: then what is wrong with the others is told.
+bool IsRepository(const fs::path& folder) {
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    if (fs::is_directory(it->path(), error) && IsModelFolder(it->path())) return true;
+  }
+  for (fs::directory_iterator it(folder / "pipelines", error);
+       !error && it != fs::directory_iterator(); it.increment(error)) {
+    if (it->path().extension() == ".yaml") return true;
+  }
+  return false;
+}
+
 Target LoadEntry(ModelRepository& repository, const std::string& name) {
   Target target;
   target.name = name;
@@ -32,6 +47,48 @@ Target LoadEntry(ModelRepository& repository, const std::string& name) {
   target.status = found.status();
   if (found.ok()) target.servable = std::move(*found);
   return target;
+}
+
+bool IsFixed(const SymbolicShape& shape) { return shape.has_rank && shape.IsConcrete(); }
+
+Shape Ones(const SymbolicShape& shape) {
+  Shape ones;
+  for (const SymbolicDim& dim : shape.dims) ones.push_back(dim.value.value_or(1));
+  return ones;
+}
+
+std::string Join(const Shape& shape) {
+  std::string text;
+  for (const int64_t dim : shape) text += (text.empty() ? "" : ",") + std::to_string(dim);
+  return text;
+}
+
+// A shape to suggest: one row; INT16 is taken for PCM, of which 4 s at 16 kHz are a usual clip.
+std::string Example(const TensorMetadata& input) {
+  const int64_t length = input.dtype == DType::kInt16 ? 64000 : 128;
+  if (!input.shape.has_rank) return "1," + std::to_string(length);
+  Shape shape;
+  const std::vector<SymbolicDim>& dims = input.shape.dims;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const bool samples = dims[i].symbol.find("sample") != std::string::npos;
+    const int64_t size = i == 0 && dims.size() > 1 ? 1 : samples ? 64000 : length;
+    shape.push_back(dims[i].value.value_or(size));
+  }
+  return Join(shape);
+}
+
+Result<Tensor> StandIn(DType dtype, Shape shape) {
+  if (dtype == DType::kString) {
+    PLEXUS_ASSIGN_OR_RETURN(const int64_t elements, NumElements(shape));
+    constexpr int64_t kMaxStrings = 1 << 16;
+    if (elements > kMaxStrings) return InvalidArgumentError("more than 65536 BYTES elements");
+    const std::string text(4096, 'x');
+    return Tensor::FromStrings(std::move(shape),
+                               std::vector<std::string>(static_cast<size_t>(elements), text));
+  }
+  PLEXUS_ASSIGN_OR_RETURN(Tensor zeros, Tensor::Allocate(dtype, std::move(shape)));
+  if (zeros.size_bytes() > 0) std::fill_n(zeros.raw_mutable(), zeros.size_bytes(), std::byte{0});
+  return zeros;
 }
 
 }  // namespace
@@ -49,10 +106,14 @@ Result<std::vector<Target>> LoadTargets(const std::string& text, Runtime& runtim
       return targets;
     }
     PLEXUS_RETURN_IF_ERROR(repository.CheckReadable());
-    for (const IndexEntry& entry : repository.Index()) {
-      targets.push_back(LoadEntry(repository, entry.name));
-    }
-    if (targets.empty()) return NotFoundError("'" + text + "' holds no model and no pipeline");
+    if (!IsRepository(path)) return NotFoundError("'" + text + "' holds no model and no pipeline");
+    std::vector<std::string> names;
+    for (const IndexEntry& entry : repository.Index()) names.push_back(entry.name);
+    // Models first: a model that is loaded after its pipelines rebuilds them.
+    std::stable_partition(names.begin(), names.end(), [&](const std::string& name) {
+      return !fs::exists(path / "pipelines" / (name + ".yaml"), error);
+    });
+    for (const std::string& name : names) targets.push_back(LoadEntry(repository, name));
     return targets;
   }
   if (path.extension() == ".yaml") {
@@ -72,26 +133,88 @@ Result<std::vector<Target>> LoadTargets(const std::string& text, Runtime& runtim
   return targets;
 }
 
-Result<std::vector<Tensor>> ZeroInputs(const Servable& servable,
-                                       const std::map<std::string, Shape>& given) {
-  std::vector<Tensor> inputs;
-  for (const TensorMetadata& input : servable.inputs) {
-    Shape shape;
-    auto it = given.find(input.name);
-    if (it == given.end()) it = given.find("");
-    if (it != given.end()) {
-      shape = it->second;
-    } else if (!input.shape.has_rank) {
-      return InvalidArgumentError("input '" + input.name + "' has no known rank; give --shape " +
-                                  input.name + "=...");
-    } else {
-      for (const SymbolicDim& dim : input.shape.dims) shape.push_back(dim.value.value_or(1));
-    }
-    PLEXUS_ASSIGN_OR_RETURN(Tensor zeros, Tensor::Allocate(input.dtype, std::move(shape)));
-    if (zeros.size_bytes() > 0) std::fill_n(zeros.raw_mutable(), zeros.size_bytes(), std::byte{0});
-    inputs.push_back(std::move(zeros));
+Status CheckShapes(const std::vector<Target>& targets, const Shapes& given) {
+  std::set<std::string> names;
+  bool any_single = false;
+  for (const Target& target : targets) {
+    if (target.servable == nullptr) continue;
+    for (const TensorMetadata& input : target.servable->inputs) names.insert(input.name);
+    any_single |= target.servable->inputs.size() == 1;
   }
-  return inputs;
+  if (names.empty()) return OkStatus();  // nothing was loaded: that is what the user must hear
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  for (const auto& [name, shape] : given) {
+    if (name.empty() ? any_single : names.count(name) > 0) continue;
+    const std::string what =
+        name.empty() ? "--shape needs the name of an input" : "--shape: no input '" + name + "'";
+    return InvalidArgumentError(what + "; there are: " + list);
+  }
+  return OkStatus();
+}
+
+std::string Complaint(const Target& target, const Status& status) {
+  return target.status.ok() ? target.name + ": " + status.message() : status.message();
+}
+
+std::string ShapeText(const SymbolicShape& shape) {
+  if (!shape.has_rank) return "[-1]";
+  std::string text;
+  for (const SymbolicDim& dim : shape.dims) {
+    text += text.empty() ? "[" : ",";
+    text += dim.value ? std::to_string(*dim.value) : dim.symbol.empty() ? "-1" : dim.symbol;
+  }
+  return text.empty() ? "[]" : text + "]";
+}
+
+Trial Try(const Target& target, const Shapes& given, Runtime& runtime) {
+  Trial trial;
+  trial.status = target.status;
+  if (!trial.status.ok()) return trial;
+  const Servable& servable = *target.servable;
+  std::string open;  // inputs of open size, for the advice
+  for (const TensorMetadata& input : servable.inputs) {
+    auto shape = given.find(input.name);
+    if (shape == given.end() && servable.inputs.size() == 1) shape = given.find("");
+    const bool is_given = shape != given.end();
+    if (!is_given && !IsFixed(input.shape)) {
+      open += (open.empty() ? "input '" : ", input '") + input.name + "' " +
+              std::string(DTypeProtocolName(input.dtype)) + ShapeText(input.shape) +
+              " has no fixed size: give --shape " + input.name + "=" + Example(input);
+      trial.wanted +=
+          (trial.wanted.empty() ? "--shape " : " --shape ") + input.name + "=" + Example(input);
+    }
+    if (!is_given && !input.shape.has_rank) {
+      trial.advice = open;
+      return trial;
+    }
+    Result<Tensor> tensor = StandIn(input.dtype, is_given ? shape->second : Ones(input.shape));
+    if (!tensor.ok()) {
+      trial.status = tensor.status().WithContext("input '" + input.name + "'");
+      return trial;
+    }
+    if (is_given || !IsFixed(input.shape)) {
+      trial.shapes += (trial.shapes.empty() ? "" : " ") + input.name + "=" + Join(tensor->shape());
+    }
+    trial.inputs.push_back(std::move(*tensor));
+  }
+  const RunResult result = runtime.Run(target.servable->executable, trial.inputs);
+  if (!result.status.ok() && open.empty()) {
+    trial.status = result.status.WithContext(
+        trial.shapes.empty() ? "does not run" : "does not run on " + trial.shapes);
+  }
+  for (size_t i = 0; i < result.outputs.size(); ++i) {
+    const Tensor& output = result.outputs[i];
+    if (output.defined() && output.num_elements() == 0) {
+      trial.empty_outputs.push_back(servable.outputs[i].name);
+    }
+  }
+  if (!open.empty() && !result.status.ok()) {
+    trial.advice = open + "; on " + trial.shapes + " it does not run: " + result.status.message();
+  } else if (!trial.empty_outputs.empty()) {
+    trial.advice = open;
+  }
+  return trial;
 }
 
 }  // namespace plexus::cli

@@ -1,8 +1,8 @@
-// What `plexus inspect` and `plexus compile` look at: a model file, a pipeline, or all of a folder.
+// What `plexus inspect` and `plexus compile` look at: a model file, a pipeline, or all of a folder;
+// and the inputs they try it on.
 #pragma once
 
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,17 +15,39 @@ namespace plexus::cli {
 
 struct Target {
   std::string name;
-  Status status;  // why it was not loaded
+  Status status;  // why it was not loaded; says what and where
   ServablePtr servable;
   Duration load_time{0};
 };
 
 // `path`: FILE.onnx, pipelines/FILE.yaml, a model's folder, or a repository. What cannot be loaded
-// is a Target with its status; kNotFound when there is nothing at `path`.
+// is a Target with its status; kNotFound when there is nothing to load at `path`.
 Result<std::vector<Target>> LoadTargets(const std::string& path, Runtime& runtime);
 
-// Zeros for every input: shapes from `given` (by name, or "" for the first one), open dimensions 1.
-Result<std::vector<Tensor>> ZeroInputs(const Servable& servable,
-                                       const std::map<std::string, Shape>& given);
+using Shapes = std::map<std::string, Shape>;  // by input; "" for a target's only one
+
+// kInvalidArgument, listing the inputs that there are, when a name in `given` is none of them.
+Status CheckShapes(const std::vector<Target>& targets, const Shapes& given);
+
+// What to tell about a target: its name, unless the status says what and where itself.
+std::string Complaint(const Target& target, const Status& status);
+
+// "[-1,80]", "[N,3,224,224]"; "[-1]" where the rank is not known, as the server's metadata has it.
+std::string ShapeText(const SymbolicShape& shape);
+
+// A target once run, so that what it runs on a device is compiled.
+struct Trial {
+  Status status;       // not loaded, or does not run on the shapes that were given
+  std::string shapes;  // what it ran on: "audio=64000"; "" without inputs of open size
+  // Not empty: sizes were left open, and with 1 in their place nothing comes out. Says what to
+  // give: "input 'audio' INT16[-1] has no fixed size: give --shape audio=64000".
+  std::string advice;
+  std::string wanted;  // the flags alone, "--shape audio=64000", whether they are needed or not
+  std::vector<std::string> empty_outputs;  // outputs without an element
+  std::vector<Tensor> inputs;
+};
+
+// Zeros, and for BYTES a text of 4 KiB: shapes as given, open dimensions 1. Compiles.
+Trial Try(const Target& target, const Shapes& given, Runtime& runtime);
 
 }  // namespace plexus::cli

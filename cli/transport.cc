@@ -17,6 +17,7 @@ class RemoteTransport : public Transport {
                          const HttpClient::Headers& headers, std::string body) override {
     return client_.Call(method, path, headers, body, limit_);
   }
+  bool over_http() const override { return true; }
 
  private:
   HttpClient client_;
@@ -64,6 +65,7 @@ class LocalTransport : public Transport {
     }
     return reply;
   }
+  bool over_http() const override { return false; }
 
  private:
   static V2ApiOptions Options() {

@@ -17,8 +17,11 @@ class Transport {
   // As HttpClient::Call.
   virtual Result<HttpReply> Call(std::string_view method, const std::string& path,
                                  const HttpClient::Headers& headers, std::string body) = 0;
+  // False: there is no server, and the replies' HTTP statuses mean nothing to a user.
+  virtual bool over_http() const = 0;
 };
 
+// kInvalidArgument when `url` is none; the connection is made by the first call.
 Result<std::unique_ptr<Transport>> ConnectTo(const std::string& url, Duration limit);
 // Loads `model` alone from the repository.
 Result<std::unique_ptr<Transport>> LoadLocally(const std::string& repository,

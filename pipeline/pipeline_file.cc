@@ -58,6 +58,7 @@ class PipelineBuilder {
     for (const YAML::Node& stage : stages) PLEXUS_RETURN_IF_ERROR(ReadStage(stage));
     for (const StageSpec& stage : stages_) PLEXUS_RETURN_IF_ERROR(AddStage(stage.name));
     for (const YAML::Node& output : outputs) PLEXUS_RETURN_IF_ERROR(AddOutput(output));
+    for (const StageSpec& stage : stages_) PLEXUS_RETURN_IF_ERROR(DescribeStage(stage));
     PLEXUS_RETURN_IF_ERROR(graph_.Validate().WithContext(file_));
     result_.graph = std::make_shared<const Graph>(std::move(graph_));
     return std::move(result_);
@@ -283,6 +284,20 @@ class PipelineBuilder {
     Outputs outputs;
     for (ValueId id : model.outputs()) outputs.push_back({model.value(id).name, wire(id)});
     return outputs;
+  }
+
+  Status DescribeStage(const StageSpec& stage) {
+    PipelineStage described{stage.name, stage.model, stage.op, stage.map_rows, {}, 0, 0};
+    for (const auto& [to, reference] : stage.inputs) described.inputs.push_back(reference);
+    if (!stage.model.empty()) {
+      PLEXUS_ASSIGN_OR_RETURN(const GraphPtr model, models_(stage.model));
+      described.nodes = model->num_nodes();
+      for (const Value& value : model->values()) {
+        if (value.IsConstant()) described.constant_bytes += value.constant->size_bytes();
+      }
+    }
+    result_.stages.push_back(std::move(described));
+    return OkStatus();
   }
 
   Status AddOutput(const YAML::Node& yaml) {

@@ -12,12 +12,24 @@
 
 namespace plexus {
 
+// A stage as written, for people who look at a pipeline; what runs is the graph.
+struct PipelineStage {
+  std::string name;
+  std::string model;                // "" for an operator
+  std::string op;                   // "" for a model
+  bool map_rows = false;            // the model runs once per row
+  std::vector<std::string> inputs;  // "stage" or "stage.output", as written
+  size_t nodes = 0;                 // of the model, control-flow bodies not counted
+  size_t constant_bytes = 0;        // likewise
+};
+
 struct PipelineFile {
   std::string name;
   GraphPtr graph;                    // the static part: models and glue inlined into one graph
   std::vector<std::string> outputs;  // names, in the order of graph->outputs()
   std::vector<SymbolicShape> output_shapes;  // as declared; no rank where not
   std::vector<std::string> models;           // names of the models it uses
+  std::vector<PipelineStage> stages;         // in the file's order
   std::string tenant;                        // "" for the default
 };
 

@@ -69,6 +69,11 @@ stages:
   EXPECT_EQ(parsed->name, "p");
   EXPECT_EQ(parsed->models, std::vector<std::string>{"relu"});
   EXPECT_EQ(parsed->outputs, std::vector<std::string>{"out"});
+  ASSERT_EQ(parsed->stages.size(), 2u);
+  EXPECT_EQ(parsed->stages[0].op, "scale");
+  EXPECT_EQ(parsed->stages[1].model, "relu");
+  EXPECT_EQ(parsed->stages[1].inputs, std::vector<std::string>{"scaled"});
+  EXPECT_EQ(parsed->stages[1].nodes, 1u);
   EXPECT_EQ(parsed->graph->ToString(),
             "graph p(%a: float32[?,4])\n"
             "  %scaled/scaled = Mul(%a, 2) : float32?\n"

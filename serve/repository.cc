@@ -243,6 +243,7 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
   servable->version = "1";
   servable->platform = "plexus_pipeline";
   servable->models = pipeline.models;
+  servable->stages = pipeline.stages;
   servable->inputs = Metadata(*pipeline.graph, pipeline.graph->inputs());
   servable->outputs = Metadata(*pipeline.graph, pipeline.graph->outputs());
   for (size_t i = 0; i < pipeline.outputs.size(); ++i) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "pipeline/pipeline_file.h"
 #include "pipeline/runtime.h"
 #include "serve/model_config.h"
 
@@ -38,7 +39,8 @@ struct Servable {
   std::string platform;  // "onnx" or "plexus_pipeline"
   ExecutablePtr executable;
   std::vector<TensorMetadata> inputs, outputs;
-  std::vector<std::string> models;  // what a pipeline is made of
+  std::vector<std::string> models;    // what a pipeline is made of
+  std::vector<PipelineStage> stages;  // of a pipeline, as written
   ModelConfig config;
   mutable ServableStats stats;
 };
