@@ -1,7 +1,6 @@
 #include "sched/occupancy.h"
 
 #include <algorithm>
-#include <limits>
 
 namespace plexus {
 
@@ -53,129 +52,116 @@ bool UnitOccupancy::Remove(UnitId unit, uint32_t tag, TimePoint now) {
 }
 
 PackedOccupancy::PackedOccupancy(uint32_t units, const UnitLimits& limits, uint32_t max_launches)
-    : limits_(limits),
-      units_(units),
+    : packing_(units, limits),
       slots_(max_launches),
       placed_(size_t{units} * max_launches),
-      queue_(max_launches) {}
-
-namespace {
-// Saturating: an absurd request must not look small.
-int32_t RoundUp(int64_t value, int32_t granularity) {
-  const int64_t g = std::max(granularity, 1);
-  const int64_t rounded = (value + g - 1) / g * g;
-  return static_cast<int32_t>(std::min<int64_t>(rounded, std::numeric_limits<int32_t>::max() / 2));
-}
-}  // namespace
-
-PackedOccupancy::Footprint PackedOccupancy::FootprintOf(const BlockResources& block) const {
-  Footprint f;
-  f.threads = RoundUp(std::max(block.threads, 1), limits_.warp_size);
-  const int64_t warps = f.threads / std::max(limits_.warp_size, 1);
-  const int32_t per_warp =
-      RoundUp(int64_t{std::max(block.registers_per_thread, 0)} * std::max(limits_.warp_size, 1),
-              limits_.register_granularity);
-  f.registers = RoundUp(per_warp * warps, 1);
-  f.shared_bytes = RoundUp(std::max(block.shared_bytes, 0), limits_.shared_granularity);
-  return f;
+      queue_(max_launches),
+      is_freed_(units),
+      last_footprint_(plexus::FootprintOf(limits, last_block_)) {
+  freed_.reserve(units);
+  shares_.reserve(units);
 }
 
-uint32_t PackedOccupancy::FitsOn(const Unit& unit, const Footprint& f) const {
-  // A limit of 0 registers or shared bytes means that the device does not have such a limit.
-  int32_t fits = limits_.blocks - unit.blocks;
-  fits = std::min(fits, (limits_.threads - unit.threads) / f.threads);
-  if (f.registers > 0 && limits_.registers > 0) {
-    fits = std::min(fits, (limits_.registers - unit.registers) / f.registers);
+const BlockFootprint& PackedOccupancy::FootprintOf(const BlockResources& block) const {
+  if (block.threads != last_block_.threads ||
+      block.registers_per_thread != last_block_.registers_per_thread ||
+      block.shared_bytes != last_block_.shared_bytes) {
+    last_block_ = block;
+    last_footprint_ = plexus::FootprintOf(packing_.limits(), block);
   }
-  if (f.shared_bytes > 0 && limits_.shared_bytes > 0) {
-    fits = std::min(fits, (limits_.shared_bytes - unit.shared_bytes) / f.shared_bytes);
-  }
-  return static_cast<uint32_t>(std::max(fits, 0));
+  return last_footprint_;
 }
 
 uint32_t PackedOccupancy::Capacity(const BlockResources& block) const {
-  return FitsOn(Unit{}, FootprintOf(block)) * static_cast<uint32_t>(units_.size());
+  return packing_.PerUnit(FootprintOf(block)) * packing_.units();
 }
 
 uint32_t PackedOccupancy::Room(const BlockResources& block, uint32_t wanted) const {
-  if (waiting_ > 0) return 0;
-  const Footprint f = FootprintOf(block);
-  uint32_t room = 0;
-  for (const Unit& unit : units_) {
-    room += FitsOn(unit, f);
-    if (room >= wanted) return wanted;
-  }
-  return room;
+  return waiting_ > 0 ? 0 : packing_.Room(FootprintOf(block), wanted);
 }
 
-bool PackedOccupancy::PlaceOne(uint32_t slot) {
+uint32_t PackedOccupancy::PlaceBlocks(uint32_t slot, uint32_t blocks, bool anywhere) {
   LaunchSlot& launch = slots_[slot];
-  uint32_t best = 0, best_fits = 0;
-  for (uint32_t u = 0; u < units_.size(); ++u) {
-    const uint32_t fits = FitsOn(units_[u], launch.footprint);
-    if (fits > best_fits) {
-      best = u;
-      best_fits = fits;
+  shares_.clear();
+  const uint32_t placed = anywhere
+                              ? packing_.Place(launch.footprint, blocks, &shares_)
+                              : packing_.PlaceAmong(freed_, launch.footprint, blocks, &shares_);
+  int16_t* row = &placed_[size_t{slot} * packing_.units()];
+  for (const UnitPacking::Share& share : shares_) {
+    row[share.unit] = static_cast<int16_t>(row[share.unit] + share.blocks);
+  }
+  launch.resident += placed;
+  resident_ += placed;
+  return placed;
+}
+
+// Requires that the launch has that many on units.
+void PackedOccupancy::FreeBlocks(uint32_t slot, uint32_t blocks) {
+  LaunchSlot& launch = slots_[slot];
+  const uint32_t units = packing_.units();
+  int16_t* row = &placed_[size_t{slot} * units];
+  launch.resident -= blocks;
+  resident_ -= blocks;
+  freed_.clear();
+  if (launch.resident == 0) {
+    for (uint32_t u = 0; u < units; ++u) {
+      if (row[u] == 0) continue;
+      packing_.Free(launch.footprint, u, static_cast<uint32_t>(row[u]));
+      row[u] = 0;
+      freed_.push_back(u);
     }
+    return;
   }
-  if (best_fits == 0) return false;
-  Unit& unit = units_[best];
-  ++unit.blocks;
-  unit.threads += launch.footprint.threads;
-  unit.registers += launch.footprint.registers;
-  unit.shared_bytes += launch.footprint.shared_bytes;
-  ++placed_[size_t{slot} * units_.size() + best];
-  ++launch.resident;
-  ++resident_;
-  return true;
-}
-
-void PackedOccupancy::FreeOne(uint32_t slot) {
-  LaunchSlot& launch = slots_[slot];
-  uint16_t* placed = &placed_[size_t{slot} * units_.size()];
-  const size_t u = std::max_element(placed, placed + units_.size()) - placed;
-  Unit& unit = units_[u];
-  --placed[u];
-  --unit.blocks;
-  unit.threads -= launch.footprint.threads;
-  unit.registers -= launch.footprint.registers;
-  unit.shared_bytes -= launch.footprint.shared_bytes;
-  --launch.resident;
-  --resident_;
+  while (blocks > 0) {
+    const size_t before = freed_.size();
+    int16_t most = 0;
+    for (uint32_t u = 0; u < units; ++u) most = row[u] > most ? row[u] : most;
+    for (uint32_t u = 0; u < units && blocks > 0; ++u) {
+      if (row[u] != most) continue;
+      --row[u];
+      --blocks;
+      packing_.Free(launch.footprint, u, 1);
+      if (is_freed_[u] != 0) continue;
+      is_freed_[u] = 1;
+      freed_.push_back(u);
+    }
+    if (before > 0 && freed_.size() > before) std::sort(freed_.begin(), freed_.end());
+  }
+  for (uint32_t u : freed_) is_freed_[u] = 0;
 }
 
 void PackedOccupancy::Add(uint32_t slot, const BlockResources& block, uint32_t blocks) {
   LaunchSlot& launch = slots_[slot];
   PLEXUS_CHECK(launch.resident == 0 && launch.waiting == 0);
   launch.footprint = FootprintOf(block);
-  uint32_t left = blocks;
-  if (waiting_ == 0) {
-    while (left > 0 && PlaceOne(slot)) --left;
-  }
+  launch.fresh = waiting_ > 0;
+  const uint32_t left = launch.fresh ? blocks : blocks - PlaceBlocks(slot, blocks, true);
   if (left == 0) return;
   launch.waiting = left;
   waiting_ += left;
   queue_[(queue_head_ + queue_size_++) % queue_.size()] = slot;
 }
 
+// Who was first in the queue before fitted nowhere, so it fits only where something was freed.
 void PackedOccupancy::MoveUp() {
   while (queue_size_ > 0) {
     const uint32_t slot = queue_[queue_head_];
     LaunchSlot& launch = slots_[slot];
-    while (launch.waiting > 0 && PlaceOne(slot)) {
-      --launch.waiting;
-      --waiting_;
-    }
+    const uint32_t placed = PlaceBlocks(slot, launch.waiting, launch.fresh);
+    launch.fresh = false;
+    launch.waiting -= placed;
+    waiting_ -= placed;
     if (launch.waiting > 0) return;
-    queue_head_ = (queue_head_ + 1) % queue_.size();
+    queue_head_ = (queue_head_ + 1) % static_cast<uint32_t>(queue_.size());
     --queue_size_;
   }
 }
 
 uint32_t PackedOccupancy::Remove(uint32_t slot, uint32_t blocks) {
   LaunchSlot& launch = slots_[slot];
-  uint32_t removed = 0;
-  for (; removed < blocks && launch.resident > 0; ++removed) FreeOne(slot);
+  uint32_t removed = std::min(blocks, launch.resident);
+  freed_.clear();
+  if (removed > 0) FreeBlocks(slot, removed);
   // More finished than the mirror had placed: the hardware was faster than the mirror thought.
   const uint32_t unplaced = std::min(blocks - removed, launch.waiting);
   if (unplaced > 0) {

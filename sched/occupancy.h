@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "device/device.h"
+#include "device/packing.h"
 #include "program/program.h"
 
 namespace plexus {
@@ -86,18 +87,14 @@ class UnitOccupancy {
 // (paella.md, "Occupancy"). Block slots, threads, registers and shared memory limit each unit, the
 // last two in the hardware's allocation granularity. What does not fit waits in the hardware's
 // queue. The hardware chooses the unit by free resources, so the mirror does too; where the device
-// only reports counts, a finished block frees the unit where the launch has most blocks. Nothing
-// allocates once every launch slot was used. Thread-compatible.
+// only reports counts, a finished block frees the unit where the launch has most blocks. Each call
+// costs O(units + blocks) at most, vectorised over the units. Nothing allocates once every launch
+// slot was used. Thread-compatible.
 class PackedOccupancy {
  public:
   // Slots number the launches: 0 .. max_launches-1.
   PackedOccupancy(uint32_t units, const UnitLimits& limits, uint32_t max_launches);
 
-  // What one block takes of a unit, after rounding.
-  struct Footprint {
-    int32_t threads = 0, registers = 0, shared_bytes = 0;
-  };
-  Footprint FootprintOf(const BlockResources& block) const;
   // Blocks of this kind that the empty device holds; 0 if even one never fits.
   uint32_t Capacity(const BlockResources& block) const;
   // Blocks of this kind that would start at once, up to `wanted`; 0 while anything waits, because
@@ -112,29 +109,31 @@ class PackedOccupancy {
 
   uint32_t resident() const { return resident_; }  // blocks placed on units
   uint32_t waiting() const { return waiting_; }    // blocks queued in the hardware
-  uint32_t resident(UnitId unit) const { return units_[unit.value()].blocks; }
+  uint32_t resident(UnitId unit) const { return packing_.blocks_on(unit.value()); }
   bool empty() const { return resident_ == 0 && waiting_ == 0; }
 
  private:
-  struct Unit {
-    int32_t blocks = 0, threads = 0, registers = 0, shared_bytes = 0;  // used
-  };
   struct LaunchSlot {
-    Footprint footprint;
+    BlockFootprint footprint;
     uint32_t resident = 0, waiting = 0;
+    bool fresh = false;  // waited behind others: it may fit on any unit
   };
-  uint32_t FitsOn(const Unit& unit, const Footprint& f) const;
-  bool PlaceOne(uint32_t slot);
-  void FreeOne(uint32_t slot);
+  const BlockFootprint& FootprintOf(const BlockResources& block) const;
+  uint32_t PlaceBlocks(uint32_t slot, uint32_t blocks, bool anywhere);
+  void FreeBlocks(uint32_t slot, uint32_t blocks);
   void MoveUp();
 
-  UnitLimits limits_;
-  std::vector<Unit> units_;
+  UnitPacking packing_;
   std::vector<LaunchSlot> slots_;
-  std::vector<uint16_t> placed_;  // slot × units
-  std::vector<uint32_t> queue_;   // slots with waiting blocks, ring
+  std::vector<int16_t> placed_;  // slot × units
+  std::vector<uint32_t> queue_;  // slots with waiting blocks, ring
+  std::vector<uint32_t> freed_;  // units that got room in this call
+  std::vector<uint8_t> is_freed_;
+  std::vector<UnitPacking::Share> shares_;
   uint32_t queue_head_ = 0, queue_size_ = 0;
   uint32_t resident_ = 0, waiting_ = 0;
+  mutable BlockResources last_block_;  // and its footprint: neighbours in time are of one kernel
+  mutable BlockFootprint last_footprint_;
 };
 
 }  // namespace plexus

@@ -23,15 +23,49 @@ class SimArena : public Arena {
 }  // namespace
 
 SimDevice::SimDevice(const SimDeviceOptions& options, ManualClock& clock)
-    : options_(options), clock_(clock), queues_(options.units), busy_(options.units) {
+    : options_(options), clock_(clock) {
   info_.kind = "sim";
-  info_.name = "sim";
-  info_.units = options.units;
-  info_.unit_limits = options.unit_limits;
   info_.queue_depth = options.queue_depth;
   info_.unit_addressed = options.unit_addressed;
-  info_.launch_latency = options.launch_latency;
   info_.arena_budget_bytes = options.arena_budget_bytes;
+  if (options.unit_addressed) {
+    info_.name = "sim";
+    info_.units = options.units;
+    info_.unit_limits = options.unit_limits;
+    info_.launch_latency = options.launch_latency;
+    queues_.resize(options.units);
+    busy_.resize(options.units);
+    return;
+  }
+  SimGpuOptions gpu;
+  if (options.gpu) {
+    gpu = *options.gpu;
+  } else {
+    gpu.sms = options.units;
+    gpu.sm = options.unit_limits;
+    gpu.sm.threads = std::max(gpu.sm.threads, gpu.sm.blocks * gpu.sm.warp_size);
+    gpu.launch_latency = options.launch_latency;
+    gpu.notification_group = 1;
+    gpu.report_starts = false;
+  }
+  gpu.record_spans = options.record_history;
+  gpu_ = SimGpu::Create(gpu, clock, this).value();
+  info_.name = gpu.name;
+  info_.units = gpu.sms;
+  info_.unit_limits = gpu.sm;
+  info_.launch_latency = gpu.launch_latency;
+  info_.reports_block_starts = gpu.report_starts;
+}
+
+Result<std::unique_ptr<SimDevice>> SimDevice::Create(const SimGpuOptions& gpu, ManualClock& clock,
+                                                     bool record_history) {
+  PLEXUS_RETURN_IF_ERROR(SimGpu::Create(gpu, clock, nullptr).status());
+  SimDeviceOptions options;
+  options.unit_addressed = false;
+  options.gpu = gpu;
+  options.arena_budget_bytes = gpu.memory_bytes;
+  options.record_history = record_history;
+  return std::make_unique<SimDevice>(options, clock);
 }
 
 SimDevice::~SimDevice() = default;
@@ -41,54 +75,21 @@ Duration SimDevice::TimeOf(const Launch& launch, uint32_t block) const {
   return launch.job->program->kernels[launch.kernel.value()].estimated_block_time;
 }
 
-void SimDevice::Begin(const Launch& launch, UnitId unit, Duration time) {
-  const TimePoint begin = clock_.Now();
-  running_.push_back({launch, unit, begin, begin + time, next_sequence_++});
-  ++busy_[unit.value()];
-}
-
 Status SimDevice::Submit(const Launch& launch) {
   if (stopped_ || lost_) return UnavailableError("the device has stopped");
-  if (options_.unit_addressed) {
-    const uint32_t u = launch.unit.value();
-    if (u >= info_.units) return InvalidArgumentError("no such unit");
-    if (busy_[u] + queues_[u].size() > info_.queue_depth) {
-      return ResourceExhaustedError("the unit's queue is full");
-    }
-    queues_[u].push_back(launch);
-  } else {
-    for (uint32_t b = 0; b < launch.num_blocks; ++b) {
-      Launch block = launch;
-      block.first_block = launch.first_block + b;
-      block.num_blocks = 1;
-      waiting_.push_back(block);
-    }
+  if (gpu_ != nullptr) return SubmitToGpu(launch);
+  const uint32_t u = launch.unit.value();
+  if (u >= info_.units) return InvalidArgumentError("no such unit");
+  if (busy_[u] + queues_[u].size() > info_.queue_depth) {
+    return ResourceExhaustedError("the unit's queue is full");
   }
-  Place();
+  queues_[u].push_back(launch);
+  StartUnits();
   return OkStatus();
 }
 
-void SimDevice::Place() {
-  for (uint32_t u = 0; u < info_.units && options_.unit_addressed; ++u) {
-    if (busy_[u] > 0 || queues_[u].empty()) continue;
-    const Launch launch = queues_[u].front();
-    queues_[u].pop_front();
-    Duration time = info_.launch_latency;
-    for (uint32_t b = 0; b < launch.num_blocks; ++b) time += TimeOf(launch, launch.first_block + b);
-    Begin(launch, launch.unit, time);
-  }
-  while (!waiting_.empty()) {
-    const auto least = std::min_element(busy_.begin(), busy_.end());
-    if (*least >= static_cast<uint32_t>(info_.unit_limits.blocks)) return;
-    const Launch block = waiting_.front();
-    waiting_.pop_front();
-    Begin(block, UnitId(static_cast<uint32_t>(least - busy_.begin())),
-          info_.launch_latency + TimeOf(block, block.first_block));
-  }
-}
-
 Duration SimDevice::WakeLatency(UnitId unit) const {
-  return busy_[unit.value()] == 0 ? options_.wake_latency : Duration{0};
+  return gpu_ == nullptr && busy_[unit.value()] == 0 ? options_.wake_latency : Duration{0};
 }
 
 Result<std::unique_ptr<Arena>> SimDevice::AllocateArena(size_t size_bytes) {
@@ -100,30 +101,71 @@ Result<std::unique_ptr<Arena>> SimDevice::AllocateArena(size_t size_bytes) {
   return arena;
 }
 
-// A fault ends the whole launch: what is left of it does not run.
-void SimDevice::Discard(LaunchId launch) {
-  std::erase_if(waiting_, [&](const Launch& l) { return l.id == launch; });
-  std::erase_if(running_, [&](const Running& r) {
-    if (r.launch.id != launch) return false;
-    --busy_[r.unit.value()];
-    return true;
-  });
-  Place();
-}
-
 TimePoint SimDevice::NextAt() const {
+  if (gpu_ != nullptr) return gpu_->NextAt();
   TimePoint next = TimePoint::max();
   for (const Running& r : running_) next = std::min(next, r.end);
   return next;
 }
 
 uint32_t SimDevice::in_flight() const {
-  size_t count = running_.size() + waiting_.size();
+  if (gpu_ != nullptr) return gpu_->in_flight();
+  size_t count = running_.size();
   for (const auto& queue : queues_) count += queue.size();
   return static_cast<uint32_t>(count);
 }
 
 bool SimDevice::Step() {
+  if (gpu_ == nullptr) return StepUnits();
+  const uint64_t before = reports_;
+  if (!gpu_->Step()) return false;
+  while (reports_ == before && gpu_->NextAt() <= clock_.Now()) gpu_->Step();
+  return true;
+}
+
+void SimDevice::Report(const Launch& launch, DeviceEvent event, uint32_t tag) {
+  switch (fate ? fate(launch) : Fate::kReport) {
+    case Fate::kReport:
+      break;
+    case Fate::kDrop:
+      return;
+    case Fate::kRepeat:
+      sink_->OnEvent(event);
+      break;
+    case Fate::kFault:
+      // A fault ends the whole launch: what is left of it does not run.
+      if (gpu_ != nullptr && gpu_->Abort(tag)) free_tags_.push_back(tag);
+      event.kind = DeviceEvent::Kind::kFault;
+      event.status = InternalError("simulated fault");
+      break;
+    case Fate::kLoseDevice:
+      event.kind = DeviceEvent::Kind::kDeviceLost;
+      event.status = UnavailableError("simulated loss");
+      lost_ = true;
+      running_.clear();
+      for (auto& queue : queues_) queue.clear();
+      if (gpu_ != nullptr) gpu_->Reset();
+      break;
+  }
+  sink_->OnEvent(event);
+}
+
+// --- Unit-addressed
+
+void SimDevice::StartUnits() {
+  for (uint32_t u = 0; u < info_.units; ++u) {
+    if (busy_[u] > 0 || queues_[u].empty()) continue;
+    const Launch launch = queues_[u].front();
+    queues_[u].pop_front();
+    Duration time = info_.launch_latency;
+    for (uint32_t b = 0; b < launch.num_blocks; ++b) time += TimeOf(launch, launch.first_block + b);
+    const TimePoint begin = clock_.Now();
+    running_.push_back({launch, launch.unit, begin, begin + time, next_sequence_++});
+    ++busy_[u];
+  }
+}
+
+bool SimDevice::StepUnits() {
   if (running_.empty()) return false;
   const auto next =
       std::min_element(running_.begin(), running_.end(), [](const Running& a, const Running& b) {
@@ -133,8 +175,8 @@ bool SimDevice::Step() {
   running_.erase(next);
   --busy_[over.unit.value()];
   clock_.AdvanceTo(over.end);
-  ran_.push_back({over.launch, over.unit, over.begin, over.end});
-  Place();
+  if (options_.record_history) ran_.push_back({over.launch, over.unit, over.begin, over.end});
+  StartUnits();
 
   DeviceEvent event;
   event.kind = DeviceEvent::Kind::kBlocksFinished;
@@ -142,30 +184,69 @@ bool SimDevice::Step() {
   event.blocks = over.launch.num_blocks;
   event.at = over.end;
   event.device_time = over.end - over.begin;
-  switch (fate ? fate(over.launch) : Fate::kReport) {
-    case Fate::kReport:
-      break;
-    case Fate::kDrop:
-      return true;
-    case Fate::kRepeat:
-      sink_->OnEvent(event);
-      break;
-    case Fate::kFault:
-      event.kind = DeviceEvent::Kind::kFault;
-      event.status = InternalError("simulated fault");
-      Discard(over.launch.id);
-      break;
-    case Fate::kLoseDevice:
-      event.kind = DeviceEvent::Kind::kDeviceLost;
-      event.status = UnavailableError("simulated loss");
-      lost_ = true;
-      running_.clear();
-      waiting_.clear();
-      for (auto& queue : queues_) queue.clear();
-      break;
-  }
-  sink_->OnEvent(event);
+  Report(over.launch, event);
   return true;
+}
+
+// --- Hardware-placed
+
+Status SimDevice::SubmitToGpu(const Launch& launch) {
+  if (block_time && !gpu_->block_time) {
+    gpu_->block_time = [this](uint64_t tag, uint32_t block) {
+      const Launch& l = launches_[tag];
+      return block_time(l, l.first_block + block);
+    };
+  }
+  if (free_tags_.empty()) {
+    free_tags_.push_back(static_cast<uint32_t>(launches_.size()));
+    launches_.emplace_back();
+  }
+  const uint32_t tag = free_tags_.back();
+  const Kernel& kernel = launch.job->program->kernels[launch.kernel.value()];
+  SimGpuLaunch l;
+  l.tag = tag;
+  l.stream = tag;
+  l.blocks = launch.num_blocks;
+  l.resources = kernel.resources;
+  l.block_time = kernel.estimated_block_time;
+  PLEXUS_RETURN_IF_ERROR(gpu_->Launch(l));
+  free_tags_.pop_back();
+  launches_[tag] = launch;
+  if (gpu_->options().launch_latency == Duration{0}) gpu_->CatchUp();
+  return OkStatus();
+}
+
+void SimDevice::RecordSpans() {
+  for (; spans_seen_ < gpu_->spans().size(); ++spans_seen_) {
+    const SimGpuSpan& span = gpu_->spans()[spans_seen_];
+    Launch block = launches_[span.tag];
+    block.first_block += span.first_block;
+    block.num_blocks = 1;
+    for (uint32_t b = 0; b < span.blocks; ++b, ++block.first_block) {
+      ran_.push_back({block, UnitId(span.sm), span.begin, span.end});
+    }
+  }
+}
+
+void SimDevice::OnGpuEvent(const SimGpuEvent& gpu_event) {
+  RecordSpans();
+  Launch launch = launches_[gpu_event.tag];
+  DeviceEvent event;
+  event.launch = launch.id;
+  event.blocks = gpu_event.blocks;
+  event.at = gpu_event.at;
+  event.device_time = gpu_event.device_time;
+  if (gpu_event.kind == SimGpuEvent::Kind::kBlocksStarted) {
+    event.kind = DeviceEvent::Kind::kBlocksStarted;
+    sink_->OnEvent(event);
+    return;
+  }
+  ++reports_;
+  event.kind = DeviceEvent::Kind::kBlocksFinished;
+  const uint32_t tag = static_cast<uint32_t>(gpu_event.tag);
+  launch.num_blocks = gpu_event.blocks;
+  if (gpu_event.last) free_tags_.push_back(tag);
+  Report(launch, event, tag);
 }
 
 }  // namespace plexus

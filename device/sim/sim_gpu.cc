@@ -262,6 +262,10 @@ bool SimGpu::Step() {
   return true;
 }
 
+void SimGpu::CatchUp() {
+  for (TimePoint at; (at = NextDeviceAt()) <= clock_.Now();) RunDevice(at);
+}
+
 void SimGpu::RunDevice(TimePoint now) {
   while (!endings_.empty() && endings_.front().at <= now) {
     const uint32_t cohort = endings_.front().cohort;

@@ -129,6 +129,8 @@ class SimGpu {
   // or one report to the host; false when nothing is in flight.
   bool Step();
   TimePoint NextAt() const;  // TimePoint::max() when nothing is in flight
+  // Does what the device does up to the clock's time, without reporting and without going on.
+  void CatchUp();
 
   // Blocks of this kind that the empty device holds; 0 if none fits.
   uint32_t Capacity(const BlockResources& block) const;
