@@ -150,6 +150,10 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   job.context.buffers = std::move(spec.buffers);
   job.remaining_path = std::max(spec.attributes.remaining_path, Duration{0});
   job.submitted_at = now_;
+  job.first_launch = TimePoint{};
+  job.request = spec.attributes.request;
+  job.trace_names = 0;
+  job.traced = spec.attributes.traced;
   job.remaining_ns = 0;
   for (uint32_t k = 0; k < program.kernels.size(); ++k) {
     job.remaining_ns += program.kernels[k].grid * BlockNs(job, k);

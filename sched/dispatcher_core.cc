@@ -16,6 +16,10 @@ Dispatcher::Core::Core(Device& device, std::unique_ptr<Policy> policy, const Clo
       profiles_(profiles != nullptr ? profiles : &own_profiles_),
       policy_(std::move(policy)) {
   PLEXUS_CHECK(policy_ != nullptr && info_.units > 0);
+  if (trace_ != nullptr) {
+    trace_device_ =
+        trace_->AddDevice(info_.name, info_.unit_addressed ? info_.kind + " worker" : "SM");
+  }
   uint32_t launches = options_.max_launches;
   if (info_.unit_addressed) {
     units_.emplace(info_.units, info_.queue_depth);
@@ -170,7 +174,7 @@ void Dispatcher::Core::End(JobRecord& job, Status status) {
     ++stats_.jobs_failed;
   }
   job.end_status = std::move(status);
-  if (trace_ != nullptr && trace_->enabled()) TraceJob(job);
+  if (Traces(job)) TraceJob(job);
   job.state = JobState::kEnded;
   job.dying = true;
   jobs_.ReturnCursor(std::move(job.cursor));
@@ -242,7 +246,7 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
 void Dispatcher::Core::HandleLaunchOver(uint32_t slot, const DeviceEvent& event) {
   LaunchRecord& launch = launches_[slot];
   JobRecord& job = jobs_.at(launch.job);
-  if (trace_ != nullptr && trace_->enabled()) TraceBlocks(job, launch, event);
+  if (Traces(job)) TraceBlocks(job, launch, event);
   if (event.kind == DeviceEvent::Kind::kFault) {
     const Status status = event.status.ok() ? InternalError("fault") : event.status;
     if (!job.dying) Kill(job, status.WithContext(Where(job, launch.kernel)));
@@ -347,34 +351,11 @@ void Dispatcher::Core::GiveUpHung() {
   }
 }
 
-// --- Words for messages and traces
+// --- Words for messages
 
 std::string Dispatcher::Core::Where(const JobRecord& job, uint32_t kernel) const {
   const Program& program = *job.context.program;
   return "program " + program.name + ": kernel " + program.kernels[kernel].name;
-}
-
-void Dispatcher::Core::TraceBlocks(const JobRecord& job, const LaunchRecord& launch,
-                                   const DeviceEvent& event) {
-  TraceEvent span;
-  span.category = "block";
-  span.name = job.context.program->kernels[launch.kernel].name;
-  span.track = launch.unit.valid() ? launch.unit.value() : 0;
-  span.begin = event.device_time.count() > 0 ? event.at - event.device_time : launch.at;
-  span.end = event.at;
-  span.id = job.view.id.value();
-  trace_->Record(std::move(span));
-}
-
-void Dispatcher::Core::TraceJob(const JobRecord& job) {
-  TraceEvent span;
-  span.category = "job";
-  span.name = job.context.program->name;
-  span.track = info_.units;  // below the units
-  span.begin = job.submitted_at;
-  span.end = now_;
-  span.id = job.view.id.value();
-  trace_->Record(std::move(span));
 }
 
 }  // namespace plexus

@@ -1,5 +1,6 @@
 // The dispatcher's state. dispatcher.cc holds the way in and out (locking, delivery),
-// dispatcher_core.cc what happens to jobs, dispatcher_schedule.cc what runs next, and where.
+// dispatcher_core.cc what happens to jobs, dispatcher_schedule.cc what runs next, and where,
+// dispatcher_trace.cc what of it is recorded.
 #pragma once
 
 #include <cstdint>
@@ -43,11 +44,16 @@ class Dispatcher::Core {
     uint32_t generation = 0;
     uint32_t job = kNone;  // kNone: free
     uint32_t kernel = 0;
+    uint32_t first_block = 0;
     uint32_t blocks = 0;
     uint32_t done = 0;
     UnitId unit;
     TimePoint at{};
     bool lost = false;
+    // The decision, for traces; kept only while one is taken.
+    double key = 0;
+    Duration remaining{0};
+    uint32_t ready = 0;  // 0: not kept
   };
 
   // dispatcher.cc
@@ -80,8 +86,15 @@ class Dispatcher::Core {
     if (learned.samples() > 0) return learned.mean_ns() > 1 ? learned.mean_ns() : 1;
     return static_cast<double>(job.context.program->kernels[kernel].estimated_block_time.count());
   }
-  void TraceBlocks(const JobRecord& job, const LaunchRecord& launch, const DeviceEvent& event);
-  void TraceJob(const JobRecord& job);
+
+  // dispatcher_trace.cc
+  bool Traces(const JobRecord& job) const {
+    return trace_ != nullptr && trace_->enabled() && job.traced;
+  }
+  void TraceDecision(const JobRecord& job, LaunchRecord& launch);
+  void TraceBlocks(JobRecord& job, const LaunchRecord& launch, const DeviceEvent& event);
+  void TraceJob(JobRecord& job);
+  uint32_t TraceNames(JobRecord& job);
 
   // dispatcher_schedule.cc
   void Schedule();
@@ -108,6 +121,7 @@ class Dispatcher::Core {
   const DeviceInfo info_;
   const Clock& clock_;
   TraceRecorder* const trace_;
+  uint16_t trace_device_ = 0;
   const DispatcherOptions options_;
   ProfileStore own_profiles_;     // where none was given; thread-safe
   ProfileStore* const profiles_;  // thread-safe

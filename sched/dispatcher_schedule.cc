@@ -277,10 +277,14 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
   }
   record.job = job.slot;
   record.kernel = kernel;
+  record.first_block = first;
   record.blocks = blocks;
   record.done = 0;
   record.unit = unit;
   record.at = now_;
+  record.ready = 0;
+  if (job.first_launch == TimePoint{}) job.first_launch = now_;
+  if (Traces(job)) TraceDecision(job, record);
   record.lost = false;
   (from_front ? k.front : k.back) = from_front ? first + blocks : first;
   if (units_) {
@@ -307,15 +311,6 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
     wider_.Remove(job.slot);
   } else {
     Requeue(job);
-  }
-  if (trace_ != nullptr && trace_->enabled()) {
-    TraceEvent instant;
-    instant.category = "decision";
-    instant.name = job.context.program->kernels[kernel].name;
-    instant.track = unit.valid() ? unit.value() : 0;
-    instant.begin = instant.end = now_;
-    instant.id = job.view.id.value();
-    trace_->Record(std::move(instant));
   }
   return true;
 }

@@ -392,11 +392,11 @@ TEST(DispatcherTest, TracesNameBlocksJobsAndDecisionsOnlyWhenEnabled) {
   bed.Submit(Chain("quiet", 1, 1, kUs));
   bed.Run();
   EXPECT_EQ(bed.trace.ToJson().find("\"k0\""), std::string::npos);
-  bed.trace.Enable(true);
+  bed.trace.Start({});
   bed.Submit(Chain("loud", 1, 1, kUs));
   bed.Run();
   const std::string json = bed.trace.ToJson();
-  for (const char* word : {"\"k0\"", "\"loud\"", "\"decision\"", "\"block\"", "\"job\""}) {
+  for (const char* word : {"\"k0\"", "\"loud #", "\"decision\"", "\"blocks\"", "\"job\""}) {
     EXPECT_NE(json.find(word), std::string::npos) << word;
   }
 }

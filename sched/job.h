@@ -26,6 +26,7 @@ struct RequestAttributes {
   uint32_t priority = 0;                // 0 default, 1 highest, larger is lower
   Duration service_time{0};             // whole request alone on the device, estimated
   Duration remaining_path{0};           // expected after this job
+  bool traced = true;                   // recorded while a trace is taken (TraceRecorder::Samples)
 };
 
 // How a job ended. Called once, outside the dispatcher's lock, by whichever thread reported the

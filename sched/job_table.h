@@ -49,6 +49,10 @@ struct JobRecord {
   uint32_t next = ~0u;       // in the free list or the list of ended jobs
   uint32_t last_unit = ~0u;  // where blocks of it finished last
   TimePoint submitted_at{};
+  TimePoint first_launch{};  // TimePoint{}: none yet
+  RequestId request;         // for traces
+  uint32_t trace_names = 0;  // TraceRecorder's id of the program's name; its kernels' follow
+  bool traced = false;       // recorded while a trace is taken
   JobState state = JobState::kFree;
   bool dying = false;  // ends as soon as nothing is in flight
   bool holds_arena = false;
