@@ -387,19 +387,5 @@ TEST(DispatcherTest, AListenerMaySubmitTheNextJob) {
   EXPECT_EQ(relay.done, 50);
 }
 
-TEST(DispatcherTest, TracesNameBlocksJobsAndDecisionsOnlyWhenEnabled) {
-  TestBed bed(Cpu(1));
-  bed.Submit(Chain("quiet", 1, 1, kUs));
-  bed.Run();
-  EXPECT_EQ(bed.trace.ToJson().find("\"k0\""), std::string::npos);
-  bed.trace.Start({});
-  bed.Submit(Chain("loud", 1, 1, kUs));
-  bed.Run();
-  const std::string json = bed.trace.ToJson();
-  for (const char* word : {"\"k0\"", "\"loud #", "\"decision\"", "\"blocks\"", "\"job\""}) {
-    EXPECT_NE(json.find(word), std::string::npos) << word;
-  }
-}
-
 }  // namespace
 }  // namespace plexus

@@ -20,7 +20,12 @@ void Dispatcher::Core::TraceBlocks(JobRecord& job, const LaunchRecord& launch,
   span.label = TraceNames(job);
   span.name = span.label + 1 + launch.kernel;
   span.end = event.at;
-  span.begin = event.device_time.count() > 0 ? event.at - event.device_time : launch.at;
+  span.begin = launch.at;
+  if (event.device_time.count() > 0) {
+    // A unit runs blocks in turn; those that the hardware placed together began together.
+    const bool in_turn = launch.unit.valid() || event.blocks == 0;
+    span.begin = event.at - event.device_time / (in_turn ? 1 : event.blocks);
+  }
   span.begin = std::min(span.begin, span.end);
   span.job = job.view.id.value();
   span.request = job.request.value();
