@@ -18,6 +18,8 @@ struct RuntimeFlags {
   uint32_t threads = 0;
   std::string policy = "srpt";
   uint64_t program_cache_bytes = uint64_t{2} << 30;
+  uint64_t value_memory_bytes = 0;
+  uint64_t request_memory_bytes = 0;
   std::string profile_path;
 };
 

@@ -11,6 +11,8 @@ RuntimeOptions ToOptions(const RuntimeFlags& flags) {
   options.threads = flags.threads;
   options.policy = flags.policy;
   options.program_cache_bytes = flags.program_cache_bytes;
+  options.value_memory_bytes = flags.value_memory_bytes;
+  options.request_memory_bytes = flags.request_memory_bytes;
   options.profile_path = flags.profile_path;
   return options;
 }

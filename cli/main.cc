@@ -118,6 +118,17 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
                    "Compiled programs kept (1GiB, 512MB; default 2GiB)")
       ->type_name("SIZE")
       ->transform(Size(0, UINT64_MAX));
+  command
+      ->add_option(
+          "--value-memory-bytes", flags->value_memory_bytes,
+          "Outputs and data-dependent values of all requests (default: half of the memory)")
+      ->type_name("SIZE")
+      ->transform(Size(0, UINT64_MAX));
+  command
+      ->add_option("--request-memory-bytes", flags->request_memory_bytes,
+                   "The same, of one request (default: a quarter of that)")
+      ->type_name("SIZE")
+      ->transform(Size(0, UINT64_MAX));
 }
 
 void AddLogLevel(CLI::App* command, std::string* level) {

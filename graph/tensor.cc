@@ -25,6 +25,9 @@ Result<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size_bytes) {
   }
   // Never empty, so that data() is a valid pointer for zero-sized tensors too.
   const size_t rounded = std::max(kAlignment, (size_bytes + kAlignment - 1) & ~(kAlignment - 1));
+  constexpr size_t kOverheadBytes = 128;  // of what describes it
+  MemoryCharge charge(HostScope::Memory());
+  PLEXUS_RETURN_IF_ERROR(charge.Grow(rounded + kOverheadBytes));
   const bool paged = size_bytes >= kPagedBytes;
   void* data =
       paged ? mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
@@ -36,6 +39,7 @@ Result<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size_bytes) {
   buffer->data_ = static_cast<std::byte*>(data);
   buffer->size_bytes_ = size_bytes;
   buffer->owned_ = true;
+  buffer->charge_ = std::move(charge);
   return buffer;
 }
 
@@ -66,6 +70,8 @@ Result<Tensor> Tensor::Allocate(DType dtype, Shape shape) {
   if (dtype == DType::kString) {
     constexpr int64_t kMaxStrings = int64_t{1} << 28;
     if (n > kMaxStrings) return ResourceExhaustedError("too many strings in one tensor");
+    t.strings_charge_ = std::make_shared<MemoryCharge>(HostScope::Memory());
+    PLEXUS_RETURN_IF_ERROR(t.strings_charge_->Grow(static_cast<size_t>(n) * sizeof(std::string)));
     t.strings_ = std::make_shared<std::vector<std::string>>(n);
     return t;
   }
@@ -94,6 +100,15 @@ Tensor Tensor::FromStrings(Shape shape, std::vector<std::string> values) {
   PLEXUS_CHECK(static_cast<size_t>(t.num_elements_) == values.size());
   t.strings_ = std::make_shared<std::vector<std::string>>(std::move(values));
   return t;
+}
+
+void Tensor::AssignString(int64_t i, std::string_view text) {
+  constexpr size_t kInPlace = 15;  // shorter ones need no memory of their own
+  if (text.size() > kInPlace && strings_charge_ != nullptr) {
+    Status status = strings_charge_->Grow(text.size() + 1);
+    if (!status.ok()) return HostScope::Fail(std::move(status));
+  }
+  (*strings_)[i] = text;
 }
 
 Tensor Tensor::Scalar(float value) { return Of<float>(DType::kFloat32, {}, {value}); }

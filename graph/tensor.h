@@ -5,14 +5,17 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/memory_budget.h"
 #include "graph/dtype.h"
 
 namespace plexus {
 
 // Owns bytes, or keeps the owner of someone else's bytes alive. Alignment 64 when allocated here.
-// Allocation is fallible: an absurd size is kResourceExhausted, never an abort.
+// Allocation is fallible: an absurd size, or one beyond the budget of the thread's HostScope, is
+// kResourceExhausted, never an abort. What was charged is given back by the destructor.
 class Buffer {
  public:
   static Result<std::shared_ptr<Buffer>> Allocate(size_t size_bytes);
@@ -32,11 +35,13 @@ class Buffer {
   std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
   bool owned_ = false;
+  MemoryCharge charge_;
   std::shared_ptr<const void> keep_alive_;
 };
 
 // A value type: copying shares the storage. Whoever writes through mutable_data() must be the only
-// holder. Strings (kString) live in their own vector. Thread-compatible.
+// holder. Strings (kString) live in their own vector. Storage made here is charged as Buffer's is.
+// Thread-compatible.
 class Tensor {
  public:
   Tensor() = default;  // dtype kUndefined, no storage
@@ -46,9 +51,11 @@ class Tensor {
   static Tensor FromBuffer(DType dtype, Shape shape, std::shared_ptr<Buffer> buffer,
                            size_t offset_bytes = 0);
   static Tensor FromStrings(Shape shape, std::vector<std::string> values);
-  // For tests and small constants; aborts on a shape that does not fit the values.
+  // For tests and small constants, charged to nobody; aborts on a shape that does not fit the
+  // values.
   template <typename T>
   static Tensor Of(DType dtype, Shape shape, const std::vector<T>& values) {
+    const HostScope uncharged(nullptr);
     Tensor t = Allocate(dtype, std::move(shape)).value();
     PLEXUS_CHECK(t.size_bytes() == values.size() * sizeof(T));
     if (!values.empty()) __builtin_memcpy(t.raw_mutable(), values.data(), t.size_bytes());
@@ -77,6 +84,9 @@ class Tensor {
   }
   const std::vector<std::string>& strings() const { return *strings_; }
   std::vector<std::string>& mutable_strings() { return *strings_; }
+  // strings()[i] = text, charged; beyond the budget the element stays and HostScope::Fail is told.
+  // Operators that may repeat their input's texts use this.
+  void AssignString(int64_t i, std::string_view text);
 
   // The same storage under another shape with as many elements (checked).
   Tensor Reshaped(Shape shape) const;
@@ -92,6 +102,7 @@ class Tensor {
   std::shared_ptr<Buffer> buffer_;
   size_t offset_bytes_ = 0;
   std::shared_ptr<std::vector<std::string>> strings_;
+  std::shared_ptr<MemoryCharge> strings_charge_;
 };
 
 // Same dtype, shape and bytes.

@@ -48,13 +48,13 @@ Result<Tensor> ConcatRows(const Tensors& parts) {
   int64_t at = 0;
   for (const Tensor& part : parts) {
     if (part.dtype() == DType::kString) {
-      std::copy(part.strings().begin(), part.strings().end(), out.mutable_strings().begin() + at);
-      at += part.num_elements();
+      for (const std::string& text : part.strings()) out.AssignString(at++, text);
     } else {
       std::memcpy(out.raw_mutable() + at, part.raw(), part.size_bytes());
       at += static_cast<int64_t>(part.size_bytes());
     }
   }
+  PLEXUS_RETURN_IF_ERROR(HostScope::TakeFailure());
   return out;
 }
 
@@ -92,7 +92,7 @@ struct Request::PlanAwaiter {
   bool await_suspend(std::coroutine_handle<> handle) {
     RequestEnvironment& env = request.env_;
     auto build = [&env, graph = graph, known = KnownInputs(inputs)] {
-      return BuildPlan(*graph, known, env.evaluator, env.compiler);
+      return BuildPlan(*graph, known, env.folding, env.compiler);
     };
     // The waiter may run, and this frame may be gone, before GetOrBuild returns: nothing of this
     // object is touched after a null result.
@@ -155,6 +155,14 @@ struct Request::HostPoolAwaiter {
   void await_resume() {}
 };
 
+Request::Request(RequestEnvironment& env, RequestAttributes attributes)
+    : env_(env),
+      attributes_(attributes),
+      memory_(std::make_shared<MemoryBudget>(
+          "the request",
+          attributes.memory_bytes == 0 ? env.request_memory_bytes : attributes.memory_bytes,
+          env.memory)) {}
+
 void Request::Cancel(Status why) {
   JobId job;
   {
@@ -184,20 +192,42 @@ void Request::OnJobDone(JobId, Status status, JobBuffers buffers) {
   std::exchange(waiting_, {}).resume();
 }
 
+Result<Tensors> Request::AllocateOutputs(const Program& program) const {
+  HostScope scope(memory_);
+  Tensors outputs;
+  for (const ProgramValue& out : program.outputs) {
+    Result<Tensor> buffer = Tensor::Allocate(out.dtype, out.shape);
+    if (!buffer.ok()) return buffer.status().WithContext("value '" + out.name + "'");
+    outputs.push_back(std::move(*buffer));
+  }
+  return outputs;
+}
+
+Result<Tensors> Request::Evaluate(const HostStep& step, const Tensors& inputs,
+                                  const Tensors& captures) const {
+  HostScope scope(memory_, &alive_);
+  return env_.evaluator.Evaluate(*step.owner, step.owner->node(step.node), inputs, captures);
+}
+
+Result<Tensor> Request::JoinRows(const Tensors& parts) const {
+  HostScope scope(memory_, &alive_);
+  return ConcatRows(parts);
+}
+
 Task<Result<Tensors>> Request::RunJob(const GraphPlan* plan, Tensors inputs) {
   JobSpec spec;
   spec.program = plan->program;
   spec.buffers.inputs = std::move(inputs);
-  for (const ProgramValue& out : plan->program->outputs) {
-    Result<Tensor> buffer = Tensor::Allocate(out.dtype, out.shape);
-    if (!buffer.ok()) co_return buffer.status();
-    spec.buffers.outputs.push_back(std::move(*buffer));
-  }
+  Result<Tensors> buffers = AllocateOutputs(*plan->program);
+  if (!buffers.ok()) co_return buffers.status();
+  spec.buffers.outputs = std::move(*buffers);
   spec.attributes = attributes_;
   spec.attributes.remaining_path =
       Duration(plan->remaining_after_ns.load(std::memory_order_relaxed));  // a statistic
   spec.listener = this;
-  if (first_submit_ == TimePoint{}) first_submit_ = env_.clock.Now();
+  if (first_submit() == TimePoint{}) {
+    first_submit_.store(env_.clock.Now(), std::memory_order_relaxed);  // written here alone
+  }
   JobAwaiter awaiter{*this, std::move(spec), OkStatus()};
   Result<Tensors> outputs = co_await awaiter;
   co_return outputs;
@@ -272,7 +302,7 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
       HostPoolAwaiter to_pool{env_.plans};
       co_await to_pool;
     }
-    outputs = env_.evaluator.Evaluate(*step->owner, node, inputs, captures);
+    outputs = Evaluate(*step, inputs, captures);
     names_node = true;
   }
   if (!outputs.ok() && !names_node) {
@@ -341,7 +371,7 @@ Task<Result<Tensors>> Request::RunLoop(const HostStep* step, Tensors inputs, Ten
       outputs.push_back(std::move(*empty));
       continue;
     }
-    Result<Tensor> stacked = ConcatRows(scans[i]);
+    Result<Tensor> stacked = JoinRows(scans[i]);
     if (!stacked.ok()) co_return stacked.status();
     outputs.push_back(std::move(*stacked));
   }
@@ -360,7 +390,7 @@ Task<Result<Tensors>> Request::RunMapRows(const HostStep* step, Tensors inputs, 
     }
   }
   const int64_t rows = inputs[0].shape()[0];
-  if (rows == 0) co_return env_.evaluator.Evaluate(*step->owner, node, inputs, captures);
+  if (rows == 0) co_return Evaluate(*step, inputs, captures);
   std::vector<Tensors> parts(node.outputs.size());
   for (int64_t row = 0; row < rows; ++row) {
     Tensors arguments;
@@ -372,7 +402,7 @@ Task<Result<Tensors>> Request::RunMapRows(const HostStep* step, Tensors inputs, 
   }
   Tensors outputs;
   for (const Tensors& part : parts) {
-    Result<Tensor> joined = ConcatRows(part);
+    Result<Tensor> joined = JoinRows(part);
     if (!joined.ok()) co_return joined.status();
     outputs.push_back(std::move(*joined));
   }

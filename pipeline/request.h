@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/memory_budget.h"
 #include "base/status.h"
 #include "device/device.h"
 #include "pipeline/plan.h"
@@ -24,9 +25,13 @@ namespace plexus {
 struct RequestEnvironment {
   Dispatcher& dispatcher;
   PlanCache& plans;
-  const Evaluator& evaluator;
+  const Evaluator& evaluator;  // at request time
+  const Evaluator& folding;    // while planning
   Compiler& compiler;
   const Clock& clock;
+  // What all requests may hold in values outside arenas, and what one may unless told otherwise.
+  std::shared_ptr<MemoryBudget> memory;
+  size_t request_memory_bytes;
 };
 
 // Limits on what a request's control flow may do; beyond them it fails with kResourceExhausted.
@@ -41,8 +46,7 @@ class Request : public CancelToken,
                 public JobListener,
                 public std::enable_shared_from_this<Request> {
  public:
-  Request(RequestEnvironment& env, RequestAttributes attributes)
-      : env_(env), attributes_(attributes) {}
+  Request(RequestEnvironment& env, RequestAttributes attributes);
 
   void Cancel(Status why) override;
   bool cancelled() const override { return cancelled_.load(std::memory_order_acquire); }
@@ -50,7 +54,9 @@ class Request : public CancelToken,
   // Runs `graph` on `inputs` (one per graph input, checked by the caller for the root graph).
   Task<Result<Tensors>> RunGraph(PlannedGraphPtr graph, Tensors inputs, int depth);
 
-  TimePoint first_submit() const { return first_submit_; }
+  TimePoint first_submit() const { return first_submit_.load(std::memory_order_relaxed); }
+  // What its values outside arenas are charged to; they may outlive the request.
+  const std::shared_ptr<MemoryBudget>& memory() const { return memory_; }
 
  private:
   struct PlanAwaiter;
@@ -59,6 +65,12 @@ class Request : public CancelToken,
 
   void OnJobDone(JobId job, Status status, JobBuffers buffers) override;
   Status CheckAlive() const;  // the reason once cancelled or timed out
+
+  // The request's own work on this thread; none of them suspends.
+  Result<Tensors> AllocateOutputs(const Program& program) const;
+  Result<Tensors> Evaluate(const HostStep& step, const Tensors& inputs,
+                           const Tensors& captures) const;
+  Result<Tensor> JoinRows(const Tensors& parts) const;
 
   Task<Result<Tensors>> RunJob(const GraphPlan* plan, Tensors inputs);
   Task<Result<Tensors>> RunHostStep(const HostStep* step, Tensors inputs, Tensors captures,
@@ -70,7 +82,9 @@ class Request : public CancelToken,
 
   RequestEnvironment& env_;
   RequestAttributes attributes_;
-  TimePoint first_submit_{};
+  const std::shared_ptr<MemoryBudget> memory_;
+  const HostScope::Alive alive_ = [this] { return CheckAlive(); };
+  std::atomic<TimePoint> first_submit_{TimePoint{}};  // for the timings: orders nothing
 
   std::atomic<bool> cancelled_{false};
   mutable std::mutex mutex_;  // guards cancel_reason_ and job_

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "device/cpu/cpu_compiler.h"
 #include "device/cpu/cpu_device.h"
+#include "pipeline/folding_evaluator.h"
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
 #include "pipeline/request.h"
@@ -53,6 +54,40 @@ class LoadedGraph : public Executable {
   std::vector<std::weak_ptr<const Program>> programs_;
 };
 
+// Who answers a request: its coroutine, or the housekeeper when its time has passed first.
+class Answer {
+ public:
+  Answer(std::shared_ptr<Request> request, TimePoint arrival, const Clock& clock,
+         Runtime::Done done)
+      : request_(std::move(request)), arrival_(arrival), clock_(clock), done_(std::move(done)) {}
+
+  const std::shared_ptr<Request>& request() const { return request_; }
+
+  // Nothing happens after the first call of either.
+  void Give(RunResult result) {
+    if (given_.exchange(true, std::memory_order_acq_rel)) return;  // done_ has one user
+    const TimePoint end = clock_.Now();
+    const TimePoint first = request_->first_submit();
+    result.timings.queue = (first == TimePoint{} ? end : first) - arrival_;
+    result.timings.compute = first == TimePoint{} ? Duration{0} : end - first;
+    result.memory = request_->memory();
+    std::exchange(done_, nullptr)(std::move(result));
+  }
+  void Expire() {
+    RunResult result;
+    result.status = DeadlineExceededError("the request's timeout has passed");
+    request_->Cancel(result.status);
+    Give(std::move(result));
+  }
+
+ private:
+  const std::shared_ptr<Request> request_;
+  const TimePoint arrival_;
+  const Clock& clock_;
+  std::atomic<bool> given_{false};
+  Runtime::Done done_;
+};
+
 // Calls Dispatcher::Pump when a request's timeout comes due, and now and then for the sake of jobs
 // that hang and arenas that nobody uses any more; sleeps otherwise.
 class Housekeeper {
@@ -67,36 +102,50 @@ class Housekeeper {
     wake_.notify_one();
     thread_.join();
   }
-  void Expect(TimePoint at) {
+  void Expect(TimePoint at, std::weak_ptr<Answer> answer) {
     {
       std::lock_guard lock(mutex_);
-      const bool first = due_.empty() || at < due_.top();
-      due_.push(at);
+      const bool first = due_.empty() || at < due_.top().at;
+      due_.push({at, std::move(answer)});
       if (!first) return;
     }
     wake_.notify_one();
   }
 
  private:
+  struct Due {
+    TimePoint at;
+    std::weak_ptr<Answer> answer;  // empty for the dispatcher's own timers
+    friend bool operator>(const Due& a, const Due& b) { return a.at > b.at; }
+  };
+
   void Loop() {
     std::unique_lock lock(mutex_);
+    std::vector<std::weak_ptr<Answer>> expired;
     while (!stopping_) {
       const TimePoint now = clock_.Now();
       const TimePoint next_round = last_round_ + kRound;
-      const TimePoint wake_at = due_.empty() ? next_round : std::min(next_round, due_.top());
+      const TimePoint wake_at = due_.empty() ? next_round : std::min(next_round, due_.top().at);
       if (now < wake_at) {
         wake_.wait_for(lock, wake_at - now);
         continue;
       }
-      while (!due_.empty() && due_.top() <= now) due_.pop();
+      for (; !due_.empty() && due_.top().at <= now; due_.pop()) {
+        expired.push_back(due_.top().answer);
+      }
       lock.unlock();
       if (now >= next_round) {
         last_round_ = now;
         device_.TrimArenas(kArenaIdle);
       }
       const TimePoint next = dispatcher_.Pump(now);
+      // Where no job was running the dispatcher had nothing to drop.
+      for (const std::weak_ptr<Answer>& each : expired) {
+        if (const std::shared_ptr<Answer> answer = each.lock()) answer->Expire();
+      }
+      expired.clear();
       lock.lock();
-      if (next != TimePoint::max()) due_.push(next);
+      if (next != TimePoint::max()) due_.push({next, {}});
     }
   }
 
@@ -110,7 +159,7 @@ class Housekeeper {
   std::mutex mutex_;        // guards stopping_ and due_
   std::condition_variable wake_;
   bool stopping_ = false;
-  std::priority_queue<TimePoint, std::vector<TimePoint>, std::greater<>> due_;
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
   std::thread thread_;
 };
 
@@ -187,7 +236,15 @@ class CpuRuntime : public Runtime {
         dispatcher_(device_, std::move(policy), clock_, &profiles_, &trace_),
         plans_(options.program_cache_bytes, kBuildThreads),
         housekeeper_(dispatcher_, device_, clock_),
-        environment_{dispatcher_, plans_, ReferenceEvaluator::Get(), compiler_, clock_} {
+        environment_{dispatcher_,
+                     plans_,
+                     ReferenceEvaluator::Get(),
+                     folding_,
+                     compiler_,
+                     clock_,
+                     std::make_shared<MemoryBudget>("the server", ValueMemoryBytes(options)),
+                     options.request_memory_bytes != 0 ? options.request_memory_bytes
+                                                       : ValueMemoryBytes(options) / 4} {
     if (options_.profile_path.empty()) return;
     const Status status = profiles_.Load(options_.profile_path);
     if (!status.ok() && status.code() != StatusCode::kNotFound) {
@@ -209,7 +266,7 @@ class CpuRuntime : public Runtime {
 
   Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
                              const CompileOptions& compile) override {
-    PLEXUS_ASSIGN_OR_RETURN(Graph prepared, PrepareGraph(*graph, ReferenceEvaluator::Get()));
+    PLEXUS_ASSIGN_OR_RETURN(Graph prepared, PrepareGraph(*graph, folding_));
     CompileOptions named = compile;
     named.name = name;
     auto planned = std::make_shared<const PlannedGraph>(std::move(prepared), named);
@@ -226,8 +283,11 @@ class CpuRuntime : public Runtime {
       std::lock_guard lock(in_flight_mutex_);
       ++in_flight_;
     }
-    if (attributes.timeout_at) housekeeper_.Expect(*attributes.timeout_at);
-    Drive(request, std::move(executable), std::move(inputs), attributes.arrival, std::move(done));
+    // Not make_shared: the housekeeper's weak reference must not hold its memory.
+    const std::shared_ptr<Answer> answer(
+        new Answer(request, attributes.arrival, clock_, std::move(done)));
+    if (attributes.timeout_at) housekeeper_.Expect(*attributes.timeout_at, answer);
+    Drive(answer, std::move(executable), std::move(inputs));
     return request;
   }
 
@@ -265,6 +325,9 @@ class CpuRuntime : public Runtime {
   }
 
  private:
+  static size_t ValueMemoryBytes(const RuntimeOptions& options) {
+    return options.value_memory_bytes != 0 ? options.value_memory_bytes : PhysicalMemoryBytes() / 2;
+  }
   static CpuDeviceOptions DeviceOptions(const RuntimeOptions& options) {
     CpuDeviceOptions device;
     device.workers = options.threads;
@@ -277,23 +340,20 @@ class CpuRuntime : public Runtime {
     return compiler;
   }
 
-  DetachedTask Drive(std::shared_ptr<Request> request, ExecutablePtr executable,
-                     std::vector<Tensor> inputs, TimePoint arrival, Done done) {
+  DetachedTask Drive(std::shared_ptr<Answer> answer, ExecutablePtr executable,
+                     std::vector<Tensor> inputs) {
     const auto& loaded = static_cast<const LoadedGraph&>(*executable);
     RunResult result;
     result.status = CheckInputs(loaded.graph(), inputs);
     if (result.status.ok()) {
-      Result<Tensors> outputs = co_await request->RunGraph(loaded.planned(), std::move(inputs), 0);
+      Result<Tensors> outputs =
+          co_await answer->request()->RunGraph(loaded.planned(), std::move(inputs), 0);
       result.status = outputs.status();
       if (outputs.ok()) result.outputs = std::move(*outputs);
     }
-    const TimePoint end = clock_.Now();
-    const TimePoint first = request->first_submit();
-    result.timings.queue = (first == TimePoint{} ? end : first) - arrival;
-    result.timings.compute = first == TimePoint{} ? Duration{0} : end - first;
-    executable.reset();  // before `done`: whoever hears it may count on the reference being gone
-    done(std::move(result));
-    done = nullptr;
+    executable.reset();  // before the answer: who hears it may count on the reference being gone
+    answer->Give(std::move(result));
+    answer.reset();
     std::lock_guard lock(in_flight_mutex_);
     if (--in_flight_ == 0) in_flight_zero_.notify_all();
   }
@@ -305,6 +365,7 @@ class CpuRuntime : public Runtime {
   CpuDevice device_;
   RecordingCompiler compiler_;
   Dispatcher dispatcher_;
+  const FoldingEvaluator folding_{ReferenceEvaluator::Get()};
   PlanCache plans_;
   Housekeeper housekeeper_;
   RequestEnvironment environment_;

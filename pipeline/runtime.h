@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/memory_budget.h"
 #include "base/status.h"
 #include "base/trace.h"
 #include "graph/graph.h"
@@ -23,6 +24,10 @@ struct RuntimeOptions {
   std::string policy = "srpt";
   size_t program_cache_bytes = size_t{2} << 30;  // arenas excluded; least recently used go first
   size_t arena_budget_bytes = size_t{4} << 30;
+  // Values outside arenas (outputs, and what control flow and data-dependent shapes make): of all
+  // requests together, 0: half of the memory; and of one request, 0: a quarter of that.
+  size_t value_memory_bytes = 0;
+  size_t request_memory_bytes = 0;
   std::string profile_path;  // empty: learned times are not kept
 };
 
@@ -53,6 +58,8 @@ struct RunResult {
   Status status;
   std::vector<Tensor> outputs;  // one per graph output, when OK
   RunTimings timings;
+  // What the outputs are charged to; null where nothing is counted.
+  std::shared_ptr<MemoryBudget> memory;
 };
 
 // Thread-safe.
@@ -69,6 +76,8 @@ class Runtime {
   using Done = std::function<void(RunResult)>;
   // Starts a request; `done` is called once, from any thread, and must not block. Inputs are
   // checked against the graph (name order of graph.inputs(), dtype, shape). The token may be null.
+  // A request whose `timeout_at` has passed is answered kDeadlineExceeded at once; what it still
+  // runs ends at its next node and is charged until then.
   virtual std::shared_ptr<CancelToken> Start(ExecutablePtr executable, std::vector<Tensor> inputs,
                                              RequestAttributes attributes, Done done) = 0;
   // Synchronous; the calling thread helps as a worker.

@@ -24,6 +24,7 @@ struct RequestAttributes {
   std::optional<TimePoint> deadline;    // for edf and early drop
   std::optional<TimePoint> timeout_at;  // the job is dropped at its next boundary after this
   uint32_t priority = 0;                // 0 default, 1 highest, larger is lower
+  size_t memory_bytes = 0;              // for its values outside arenas; 0: the runtime's default
   Duration service_time{0};             // whole request alone on the device, estimated
   Duration remaining_path{0};           // expected after this job
   bool traced = true;                   // recorded while a trace is taken (TraceRecorder::Samples)

@@ -125,16 +125,18 @@ Result<SharedBytes> DecodeBody(const SharedBytes& body, std::string_view encodin
   return out;
 }
 
-Status CompressResponse(std::string_view encoding, HttpResponse* response) {
+Status CompressResponse(std::string_view encoding, HttpResponse* response,
+                        const std::function<Status()>& alive) {
   Deflater deflater(encoding == "gzip");
   if (!deflater.ready) return ResourceExhaustedError("no memory to compress the response");
   z_stream& z = deflater.stream;
   std::string out;
-  const auto add = [&](const void* data, size_t size_bytes, int flush) {
+  const auto add = [&](const void* data, size_t size_bytes, int flush) -> Status {
     z.next_in = static_cast<Bytef*>(const_cast<void*>(data));
     size_t left = size_bytes;
     do {
-      z.avail_in = static_cast<uInt>(std::min<size_t>(left, size_t{1} << 30));
+      if (alive != nullptr) PLEXUS_RETURN_IF_ERROR(alive());
+      z.avail_in = static_cast<uInt>(std::min<size_t>(left, size_t{1} << 20));
       left -= z.avail_in;
       const int mode = left == 0 ? flush : Z_NO_FLUSH;
       do {
@@ -146,10 +148,13 @@ Status CompressResponse(std::string_view encoding, HttpResponse* response) {
         out.resize(out.size() - z.avail_out);
       } while (z.avail_out == 0);
     } while (left > 0);
+    return OkStatus();
   };
-  add(response->body.data(), response->body.size(), Z_NO_FLUSH);
-  for (const SharedBytes& part : response->payload) add(part.data, part.size_bytes, Z_NO_FLUSH);
-  add(nullptr, 0, Z_FINISH);
+  PLEXUS_RETURN_IF_ERROR(add(response->body.data(), response->body.size(), Z_NO_FLUSH));
+  for (const SharedBytes& part : response->payload) {
+    PLEXUS_RETURN_IF_ERROR(add(part.data, part.size_bytes, Z_NO_FLUSH));
+  }
+  PLEXUS_RETURN_IF_ERROR(add(nullptr, 0, Z_FINISH));
   response->body = std::move(out);
   response->payload.clear();
   response->headers.emplace_back("Content-Encoding", encoding);

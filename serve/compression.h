@@ -19,8 +19,10 @@ std::string_view ChooseEncoding(std::string_view accept_encoding);
 Result<SharedBytes> DecodeBody(const SharedBytes& body, std::string_view encoding, size_t max_bytes,
                                size_t align_at);
 
-// Replaces body and payload by their compressed form and names it in Content-Encoding.
-Status CompressResponse(std::string_view encoding, HttpResponse* response);
+// Replaces body and payload by their compressed form and names it in Content-Encoding. `alive`,
+// where given, is asked now and then whether to go on; its error is returned.
+Status CompressResponse(std::string_view encoding, HttpResponse* response,
+                        const std::function<Status()>& alive = nullptr);
 
 // Room for `size_bytes` and the padding, such that offset `align_at` is 64-byte aligned.
 // kResourceExhausted.

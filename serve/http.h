@@ -43,6 +43,7 @@ struct HttpResponse {
   std::string body;                  // goes first
   std::vector<SharedBytes> payload;  // follows the body, sent from where it lies
   bool close = false;                // the connection ends after this response
+  std::shared_ptr<const void> held;  // let go when the response is sent
 
   size_t size_bytes() const;  // body and payload
 };

@@ -109,6 +109,17 @@ bool InferCall::cancelled() const {
   return cancelled_;
 }
 
+Status InferCall::CheckAlive() const {
+  {
+    std::lock_guard lock(mutex_);
+    if (cancelled_) return cancel_reason_;
+  }
+  if (attributes_.timeout_at && environment_.runtime.clock().Now() >= *attributes_.timeout_at) {
+    return DeadlineExceededError("the request's timeout has passed");
+  }
+  return OkStatus();
+}
+
 bool InferCall::IsLarge(const std::vector<Tensor>& outputs) const {
   size_t text_bytes = 0;
   for (const RequestedOutput& wanted : decoded_.outputs) {
@@ -127,6 +138,7 @@ void InferCall::Finished(RunResult result) {
     running_ = nullptr;  // it may hold what holds us
   }
   timings_ = result.timings;
+  memory_ = std::move(result.memory);
   if (!result.status.ok()) return Fail(result.status);
   if (result.outputs.size() != servable_->outputs.size()) {
     return Fail(InternalError("'" + servable_->name + "' gave " +
@@ -139,10 +151,15 @@ void InferCall::Finished(RunResult result) {
 
 void InferCall::Encode(const std::vector<Tensor>& outputs) {
   const TimePoint begin = environment_.runtime.clock().Now();
-  Result<HttpResponse> response = EncodeInferResponse(*servable_, decoded_, outputs);
+  const Status alive = CheckAlive();  // it may have waited for its turn here
+  if (!alive.ok()) return Fail(alive);
+  Result<HttpResponse> response =
+      EncodeInferResponse(*servable_, decoded_, outputs, std::exchange(memory_, nullptr),
+                          [this] { return CheckAlive(); });
   if (!response.ok()) return Fail(response.status());
   if (!response_encoding_.empty() && response->size_bytes() >= kMinCompressedBytes) {
-    const Status compressed = CompressResponse(response_encoding_, &*response);
+    const Status compressed =
+        CompressResponse(response_encoding_, &*response, [this] { return CheckAlive(); });
     if (!compressed.ok()) return Fail(compressed);
   }
   const TimePoint end = environment_.runtime.clock().Now();

@@ -40,6 +40,7 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
   Result<InferRequest> Read();
   void Finished(RunResult result);
   void Encode(const std::vector<Tensor>& outputs);
+  Status CheckAlive() const;  // the reason once cancelled or timed out
   void Fail(const Status& status);
   bool IsLarge(const std::vector<Tensor>& outputs) const;
 
@@ -53,6 +54,7 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
   InferRequest decoded_;
   Duration input_time_{0};
   RunTimings timings_;
+  std::shared_ptr<MemoryBudget> memory_;
 
   mutable std::mutex mutex_;  // guards everything below
   bool cancelled_ = false;

@@ -523,8 +523,20 @@ Result<size_t> ParseTensorHeaderLength(std::string_view text, size_t body_bytes)
 }
 
 Result<HttpResponse> EncodeInferResponse(const Servable& servable, const InferRequest& request,
-                                         const std::vector<Tensor>& outputs) {
+                                         const std::vector<Tensor>& outputs,
+                                         std::shared_ptr<MemoryBudget> memory,
+                                         const std::function<Status()>& alive) {
   HttpResponse response;
+  const auto charge = std::make_shared<MemoryCharge>(std::move(memory));
+  size_t charged = 0;
+  const std::function<Status()> check = [&]() -> Status {
+    if (alive != nullptr) PLEXUS_RETURN_IF_ERROR(alive());
+    // Twice the text: it moves when it grows.
+    const size_t grown = 2 * response.body.size() - charged;
+    charged += grown;
+    return charge->Grow(grown);
+  };
+  response.held = charge;
   JsonWriter json(&response.body);
   json.BeginObject();
   json.Key("model_name").String(servable.name);
@@ -545,6 +557,8 @@ Result<HttpResponse> EncodeInferResponse(const Servable& servable, const InferRe
       binary = true;
       SharedBytes part;
       if (tensor.dtype() == DType::kString) {
+        PLEXUS_RETURN_IF_ERROR(
+            charge->Grow(BinarySize(tensor)).WithContext("output " + Quote(name)));
         auto text = std::make_shared<std::string>(StringsToBinary(tensor));
         part.data = reinterpret_cast<std::byte*>(text->data());
         part.size_bytes = text->size();
@@ -561,7 +575,8 @@ Result<HttpResponse> EncodeInferResponse(const Servable& servable, const InferRe
       response.payload.push_back(std::move(part));
     } else {
       json.Key("data");
-      PLEXUS_RETURN_IF_ERROR(TensorToJson(tensor, json).WithContext("output " + Quote(name)));
+      PLEXUS_RETURN_IF_ERROR(
+          TensorToJson(tensor, json, check).WithContext("output " + Quote(name)));
     }
     json.EndObject();
   }

@@ -50,8 +50,11 @@ Result<size_t> ParseTensorHeaderLength(std::string_view text, size_t body_bytes)
 
 // The answer: JSON, and the binary outputs as payload that borrows `outputs`. kInvalidArgument when
 // an output cannot be written as JSON (FP16, BF16, bytes that are not UTF-8); the caller should
-// have asked for binary.
+// have asked for binary. The text is charged to `memory` (may be null) until the response is gone;
+// `alive` (may be null) is asked now and then whether to go on.
 Result<HttpResponse> EncodeInferResponse(const Servable& servable, const InferRequest& request,
-                                         const std::vector<Tensor>& outputs);
+                                         const std::vector<Tensor>& outputs,
+                                         std::shared_ptr<MemoryBudget> memory = nullptr,
+                                         const std::function<Status()>& alive = nullptr);
 
 }  // namespace plexus

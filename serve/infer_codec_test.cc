@@ -343,6 +343,29 @@ TEST(InferCodec, TheLimitOnTensorsHolds) {
       StatusCode::kInvalidArgument);
 }
 
+TEST(InferCodec, AnAnswersTextIsChargedAndItsWritingMayEnd) {
+  InferRequest request;
+  request.outputs = {{0, false}};
+  const std::vector<Tensor> outputs = {
+      Tensor::Of<float>(DType::kFloat32, {100'000}, std::vector<float>(100'000, 0.5f)), Tensor(),
+      Tensor()};
+  const auto encode = [&](size_t limit, const std::function<Status()>& alive) {
+    return EncodeInferResponse(*TwoInputs(), request, outputs,
+                               std::make_shared<MemoryBudget>("the request", limit), alive)
+        .status();
+  };
+  EXPECT_TRUE(encode(size_t{1} << 20, nullptr).ok());
+  const Status full = encode(100'000, nullptr);
+  EXPECT_EQ(full.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(full.message().substr(0, 8), "output '") << full.message();
+  int asked = 0;
+  EXPECT_EQ(encode(size_t{1} << 20,
+                   [&] { return ++asked < 3 ? OkStatus() : DeadlineExceededError("late"); })
+                .code(),
+            StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(asked, 3);
+}
+
 TEST(InferCodec, WritesJsonThatReadsBack) {
   InferRequest request;
   request.id = "a\"b";

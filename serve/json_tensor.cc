@@ -126,14 +126,51 @@ Result<Tensor> Strings(const Shape& shape, dom::array data) {
   return Tensor::FromStrings(shape, std::move(values));
 }
 
-template <typename T>
-void WriteInts(const Tensor& tensor, JsonWriter& json) {
-  for (const T value : tensor.data<T>()) {
-    if constexpr (std::is_unsigned_v<T>) {
-      json.Uint(value);
-    } else {
-      json.Int(value);
-    }
+// write(element) for all, with a look at `check` now and then.
+template <typename Elements, typename Write>
+Status WriteEach(const Elements& elements, const std::function<Status()>& check,
+                 const Write& write) {
+  constexpr size_t kBetweenChecks = 4096;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    if (i % kBetweenChecks == 0 && check != nullptr) PLEXUS_RETURN_IF_ERROR(check());
+    write(elements[i]);
+  }
+  return OkStatus();
+}
+
+Status WriteElements(const Tensor& tensor, JsonWriter& json, const std::function<Status()>& check) {
+  const auto sint = [&](int64_t value) { json.Int(value); };
+  const auto uint = [&](uint64_t value) { json.Uint(value); };
+  switch (tensor.dtype()) {
+    case DType::kBool:
+      return WriteEach(tensor.data<uint8_t>(), check,
+                       [&](uint8_t value) { json.Bool(value != 0); });
+    case DType::kUint8:
+      return WriteEach(tensor.data<uint8_t>(), check, uint);
+    case DType::kUint16:
+      return WriteEach(tensor.data<uint16_t>(), check, uint);
+    case DType::kUint32:
+      return WriteEach(tensor.data<uint32_t>(), check, uint);
+    case DType::kUint64:
+      return WriteEach(tensor.data<uint64_t>(), check, uint);
+    case DType::kInt8:
+      return WriteEach(tensor.data<int8_t>(), check, sint);
+    case DType::kInt16:
+      return WriteEach(tensor.data<int16_t>(), check, sint);
+    case DType::kInt32:
+      return WriteEach(tensor.data<int32_t>(), check, sint);
+    case DType::kInt64:
+      return WriteEach(tensor.data<int64_t>(), check, sint);
+    case DType::kFloat32:
+      return WriteEach(tensor.data<float>(), check, [&](float value) { json.Float(value); });
+    case DType::kFloat64:
+      return WriteEach(tensor.data<double>(), check, [&](double value) { json.Double(value); });
+    case DType::kString:
+      return WriteEach(tensor.strings(), check,
+                       [&](const std::string& value) { json.String(value); });
+    default:
+      return InvalidArgumentError("is " + std::string(DTypeProtocolName(tensor.dtype())) +
+                                  ", which JSON cannot carry; ask for it with binary_data");
   }
 }
 
@@ -175,7 +212,7 @@ Result<Tensor> TensorFromJson(DType dtype, const Shape& shape, dom::element valu
   }
 }
 
-Status TensorToJson(const Tensor& tensor, JsonWriter& json) {
+Status TensorToJson(const Tensor& tensor, JsonWriter& json, const std::function<Status()>& check) {
   if (tensor.dtype() == DType::kString) {
     for (const std::string& text : tensor.strings()) {
       if (!simdjson::validate_utf8(text)) {
@@ -184,47 +221,7 @@ Status TensorToJson(const Tensor& tensor, JsonWriter& json) {
     }
   }
   json.BeginArray();
-  switch (tensor.dtype()) {
-    case DType::kBool:
-      for (const uint8_t value : tensor.data<uint8_t>()) json.Bool(value != 0);
-      break;
-    case DType::kUint8:
-      WriteInts<uint8_t>(tensor, json);
-      break;
-    case DType::kUint16:
-      WriteInts<uint16_t>(tensor, json);
-      break;
-    case DType::kUint32:
-      WriteInts<uint32_t>(tensor, json);
-      break;
-    case DType::kUint64:
-      WriteInts<uint64_t>(tensor, json);
-      break;
-    case DType::kInt8:
-      WriteInts<int8_t>(tensor, json);
-      break;
-    case DType::kInt16:
-      WriteInts<int16_t>(tensor, json);
-      break;
-    case DType::kInt32:
-      WriteInts<int32_t>(tensor, json);
-      break;
-    case DType::kInt64:
-      WriteInts<int64_t>(tensor, json);
-      break;
-    case DType::kFloat32:
-      for (const float value : tensor.data<float>()) json.Float(value);
-      break;
-    case DType::kFloat64:
-      for (const double value : tensor.data<double>()) json.Double(value);
-      break;
-    case DType::kString:
-      for (const std::string& value : tensor.strings()) json.String(value);
-      break;
-    default:
-      return InvalidArgumentError("is " + std::string(DTypeProtocolName(tensor.dtype())) +
-                                  ", which JSON cannot carry; ask for it with binary_data");
-  }
+  PLEXUS_RETURN_IF_ERROR(WriteElements(tensor, json, check));
   json.EndArray();
   return OkStatus();
 }
@@ -256,11 +253,15 @@ Result<Tensor> StringsFromBinary(const Shape& shape, const std::byte* data, size
   return Tensor::FromStrings(shape, std::move(values));
 }
 
+size_t BinarySize(const Tensor& strings) {
+  size_t total = 0;
+  for (const std::string& text : strings.strings()) total += 4 + text.size();
+  return total;
+}
+
 std::string StringsToBinary(const Tensor& tensor) {
   std::string out;
-  size_t total = 0;
-  for (const std::string& text : tensor.strings()) total += 4 + text.size();
-  out.reserve(total);
+  out.reserve(BinarySize(tensor));
   for (const std::string& text : tensor.strings()) {
     const auto length = static_cast<uint32_t>(text.size());
     out.append(reinterpret_cast<const char*>(&length), 4);

@@ -3,6 +3,7 @@
 
 #include <simdjson.h>
 
+#include <functional>
 #include <string>
 
 #include "base/json_writer.h"
@@ -16,11 +17,14 @@ namespace plexus {
 // the document's size.
 Result<Tensor> TensorFromJson(DType dtype, const Shape& shape, simdjson::dom::element data);
 
-// Writes the flat array of elements.
-Status TensorToJson(const Tensor& tensor, JsonWriter& json);
+// Writes the flat array of elements. `check`, where given, is asked every few thousand elements
+// whether to go on; its error is returned.
+Status TensorToJson(const Tensor& tensor, JsonWriter& json,
+                    const std::function<Status()>& check = nullptr);
 
 // BYTES tensors in binary: each element a u32 length (little-endian) and its bytes.
 Result<Tensor> StringsFromBinary(const Shape& shape, const std::byte* data, size_t size_bytes);
 std::string StringsToBinary(const Tensor& tensor);
+size_t BinarySize(const Tensor& strings);  // of the above
 
 }  // namespace plexus

@@ -59,6 +59,11 @@ Result<ModelConfig> ParseModelConfig(std::string_view yaml, const std::string& f
     } else if (precision != "float32") {
       map.Fail("key 'precision': expected float32 or bf16");
     }
+    const int64_t memory = map.Int("request_memory_bytes", 0);
+    if (memory < 1 && map.Has("request_memory_bytes")) {
+      map.Fail("key 'request_memory_bytes': expected a positive number of bytes");
+    }
+    config.request_memory_bytes = static_cast<size_t>(memory);
     const YAML::Node versions = map.Child("versions");
     const YAML::Node warm_up = map.Child("warm_up");
     PLEXUS_RETURN_IF_ERROR(map.Finish());

@@ -20,6 +20,9 @@ struct ModelConfig {
   Versions versions = Versions::kLatest;
   std::vector<int64_t> listed_versions;  // kListed
 
+  // What one request may hold in values outside arenas; 0: the server's default.
+  size_t request_memory_bytes = 0;
+
   // Shapes to compile for while loading: input name → shape, one entry per warm-up request.
   std::vector<std::map<std::string, Shape>> warm_up;
 };

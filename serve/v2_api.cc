@@ -321,6 +321,7 @@ std::shared_ptr<CancelToken> V2Api::Infer(const Route& route, HttpRequest reques
   attributes.request = RequestId(next_request_.fetch_add(1, std::memory_order_relaxed));
   attributes.tenant = *tenant;
   attributes.arrival = request.received;
+  attributes.memory_bytes = (*servable)->config.request_memory_bytes;
   auto call = std::make_shared<InferCall>(*environment_, std::move(*servable), std::move(request),
                                           attributes, std::move(respond));
   call->Begin();

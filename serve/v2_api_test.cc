@@ -177,12 +177,12 @@ TEST(V2Api, PassesTenantPriorityTimeoutAndDeadlineOn) {
   Fixture f;
   HttpRequest request = Fixture::Request(
       "POST", "/v2/models/same/infer",
-      Body("[1,2]", R"(,"parameters":{"priority":2,"timeout":1000,"deadline_us":500})"));
+      Body("[1,2]", R"(,"parameters":{"priority":2,"timeout":60000000,"deadline_us":500})"));
   request.tenant = "alice";
   EXPECT_EQ(f.Start(request).get().status, 200);
   const RequestAttributes attributes = f.runtime.last_attributes();
   EXPECT_EQ(attributes.priority, 2u);
-  EXPECT_EQ(*attributes.timeout_at - attributes.arrival, std::chrono::milliseconds(1));
+  EXPECT_EQ(*attributes.timeout_at - attributes.arrival, std::chrono::seconds(60));
   EXPECT_EQ(*attributes.deadline - attributes.arrival, std::chrono::microseconds(500));
   EXPECT_EQ(f.tenants.Name(attributes.tenant), "alice");
   request.tenant = "no spaces";

@@ -184,7 +184,11 @@ Result<bool> Specializer::FoldKnown(Scope& scope, const Node& node) {
   }
   Result<std::vector<Tensor>> results = evaluator_.Evaluate(scope.source, node, inputs, captures);
   if (!results.ok()) {
-    if (results.status().code() == StatusCode::kUnimplemented) return false;
+    // Not known, or too much work for here: the run will tell.
+    if (results.status().code() == StatusCode::kUnimplemented ||
+        results.status().code() == StatusCode::kResourceExhausted) {
+      return false;
+    }
     return results.status();  // names the node
   }
   if (results->size() != node.outputs.size()) return false;

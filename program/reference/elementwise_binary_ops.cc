@@ -358,7 +358,7 @@ Status WhereOp(OpContext& ctx) {
     const Tensor& from = first ? x : y;
     const int64_t offset = at.offset(first ? 1 : 2);
     if (size == 0) {
-      out.mutable_strings()[i] = from.strings()[offset];
+      out.AssignString(i, from.strings()[offset]);
     } else {
       __builtin_memcpy(out.raw_mutable() + i * size, from.raw() + offset * size, size);
     }

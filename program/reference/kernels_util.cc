@@ -179,13 +179,9 @@ struct Bytes16 {
   uint64_t half[2];
 };
 
-// Calls f(typed source, typed destination): elements of equal size move alike.
+// Calls f(typed source, typed destination): elements of equal size move alike. Not for strings.
 template <typename F>
 void VisitStorage(const Tensor& src, Tensor& dst, F&& f) {
-  if (src.dtype() == DType::kString) {
-    f(src.strings().data(), dst.mutable_strings().data());
-    return;
-  }
   const std::byte* from = src.raw();
   std::byte* to = dst.raw_mutable();
   switch (DTypeSizeBytes(src.dtype())) {
@@ -210,8 +206,9 @@ void CopyElements(const Tensor& src, int64_t src_begin, Tensor& dst, int64_t dst
   PLEXUS_CHECK(src.dtype() == dst.dtype() && src_begin >= 0 && dst_begin >= 0 &&
                src_begin + count <= src.num_elements() && dst_begin + count <= dst.num_elements());
   if (src.dtype() == DType::kString) {
-    std::copy_n(src.strings().begin() + src_begin, count,
-                dst.mutable_strings().begin() + dst_begin);
+    for (int64_t i = 0; i < count; ++i) {
+      dst.AssignString(dst_begin + i, src.strings()[src_begin + i]);
+    }
     return;
   }
   const size_t size = DTypeSizeBytes(src.dtype());
@@ -233,6 +230,15 @@ void CopyStrided(const Tensor& src, int64_t src_offset, std::span<const int64_t>
   Shape outer(shape.begin(), shape.begin() + outer_rank);
   Odometer at(outer, {{src_strides.begin(), src_strides.begin() + outer_rank},
                       {dst_strides.begin(), dst_strides.begin() + outer_rank}});
+  if (src.dtype() == DType::kString) {
+    for (; !at.done(); at.Next()) {
+      const int64_t in = src_offset + at.offset(0), out = dst_offset + at.offset(1);
+      for (int64_t i = 0; i < inner; ++i) {
+        dst.AssignString(out + i * dst_step, src.strings()[in + i * src_step]);
+      }
+    }
+    return;
+  }
   VisitStorage(src, dst, [&](const auto* from, auto* to) {
     for (; !at.done(); at.Next()) {
       const auto* in = from + src_offset + at.offset(0);
@@ -244,6 +250,10 @@ void CopyStrided(const Tensor& src, int64_t src_offset, std::span<const int64_t>
 
 void FillWith(Tensor& dst, const Tensor& value) {
   PLEXUS_CHECK(value.dtype() == dst.dtype() && value.num_elements() >= 1);
+  if (dst.dtype() == DType::kString) {
+    for (int64_t i = 0; i < dst.num_elements(); ++i) dst.AssignString(i, value.strings()[0]);
+    return;
+  }
   VisitStorage(value, dst,
                [&](const auto* from, auto* to) { std::fill_n(to, dst.num_elements(), from[0]); });
 }

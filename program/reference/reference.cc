@@ -16,7 +16,9 @@ std::string Describe(const Node& node) {
 Status RunNode(const OpEntry& entry, OpContext& ctx) {
   // The standard containers inside operators report exhaustion by exception; here it ends.
   try {
-    return entry.function(ctx);
+    Status status = entry.function(ctx);
+    Status kept = HostScope::TakeFailure();
+    return status.ok() ? kept : status;
   } catch (const std::bad_alloc&) {
     return ResourceExhaustedError("out of memory");
   } catch (const std::length_error&) {
@@ -120,6 +122,7 @@ Result<std::vector<Tensor>> RunGraph(const Graph& graph, std::span<const Tensor>
     frame.Set(graph.captures()[i], captures[i]);
   }
   for (const Node& node : graph.nodes()) {
+    PLEXUS_RETURN_IF_ERROR(HostScope::CheckAlive());
     std::vector<Tensor> node_inputs;
     std::vector<Tensor> node_captures;
     PLEXUS_RETURN_IF_ERROR(frame.Collect(node.inputs, node_inputs));

@@ -30,12 +30,13 @@ Status StringConcat(OpContext& ctx) {
   const Tensor& a = ctx.Input(0);
   const Tensor& b = ctx.Input(1);
   PLEXUS_ASSIGN_OR_RETURN(const Shape shape, BroadcastShapes(a.shape(), b.shape()));
-  std::vector<std::string> values;
+  PLEXUS_ASSIGN_OR_RETURN(Tensor out, NewTensor(DType::kString, shape));
+  int64_t i = 0;
   for (Odometer at(shape, {BroadcastStrides(a.shape(), shape), BroadcastStrides(b.shape(), shape)});
-       !at.done(); at.Next()) {
-    values.push_back(a.strings()[at.offset(0)] + b.strings()[at.offset(1)]);
+       !at.done(); at.Next(), ++i) {
+    out.AssignString(i, a.strings()[at.offset(0)] + b.strings()[at.offset(1)]);
   }
-  ctx.outputs[0] = Tensor::FromStrings(shape, std::move(values));
+  ctx.outputs[0] = std::move(out);
   return OkStatus();
 }
 
