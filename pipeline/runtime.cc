@@ -12,6 +12,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
 #include "pipeline/request.h"
+#include "pipeline/static_check.h"
 #include "profile/profile_store.h"
 #include "program/reference/reference.h"
 #include "sched/policy.h"
@@ -267,6 +268,9 @@ class CpuRuntime : public Runtime {
   Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
                              const CompileOptions& compile) override {
     PLEXUS_ASSIGN_OR_RETURN(Graph prepared, PrepareGraph(*graph, folding_));
+    PLEXUS_RETURN_IF_ERROR(
+        InferStatically(prepared, std::max(options_.arena_budget_bytes, ValueMemoryBytes(options_)))
+            .status());
     CompileOptions named = compile;
     named.name = name;
     auto planned = std::make_shared<const PlannedGraph>(std::move(prepared), named);

@@ -69,7 +69,7 @@ class Runtime {
   virtual ~Runtime() = default;
 
   // Takes an imported graph; canonicalises and checks it. kUnimplemented names an operator that
-  // neither a kernel nor the reference knows.
+  // neither a kernel nor the reference knows; other errors a node that could not run for any input.
   virtual Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
                                      const CompileOptions& options) = 0;
 

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "base/log.h"
+#include "pipeline/static_check.h"
 #include "serve/compression.h"
 
 namespace plexus {
@@ -143,6 +144,13 @@ void InferCall::Finished(RunResult result) {
   if (result.outputs.size() != servable_->outputs.size()) {
     return Fail(InternalError("'" + servable_->name + "' gave " +
                               std::to_string(result.outputs.size()) + " outputs"));
+  }
+  // A model's declared sizes may be an example's; a pipeline's are its author's promise.
+  for (size_t i = 0; servable_->platform == "plexus_pipeline" && i < result.outputs.size(); ++i) {
+    const Status fits = CheckDeclaredShape(servable_->outputs[i].shape, result.outputs[i].shape());
+    if (fits.ok()) continue;
+    return Fail(InternalError("pipeline '" + servable_->name + "': output '" +
+                              servable_->outputs[i].name + "': " + fits.message()));
   }
   if (!IsLarge(result.outputs)) return Encode(result.outputs);
   environment_.codec.Post(

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "graph/onnx/onnx_import.h"
 #include "pipeline/pipeline_file.h"
+#include "pipeline/static_check.h"
 #include "serve/output_error.h"
 
 namespace plexus {
@@ -253,6 +254,13 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
   Result<ExecutablePtr> executable = runtime_.Load(name, pipeline.graph, {});
   if (!executable.ok()) return executable.status().WithContext(file.filename().string());
   servable->executable = std::move(*executable);
+  const auto known = InferStatically(servable->executable->graph(), SIZE_MAX);
+  for (size_t i = 0; known.ok() && i < servable->outputs.size(); ++i) {
+    if (!(*known)[i].shape) continue;
+    PLEXUS_RETURN_IF_ERROR(CheckDeclaredShape(servable->outputs[i].shape, *(*known)[i].shape)
+                               .WithContext(file.filename().string() + ": output '" +
+                                            servable->outputs[i].name + "'"));
+  }
   Entry entry;
   entry.versions[1] = std::move(servable);
   return entry;

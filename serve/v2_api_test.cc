@@ -157,6 +157,24 @@ TEST(V2Api, InfersAndCountsIt) {
   }
 }
 
+TEST(V2Api, AResultThatIsNotOfTheDeclaredShapeIsAnErrorOfThePipeline) {
+  Fixture f;
+  f.folder.Write("pipelines/pair.yaml",
+                 "name: pair\ninputs: [{name: x, dtype: FP32, shape: [-1]}]\n"
+                 "stages: [{name: s, model: same, input: x}]\n"
+                 "outputs: [{name: o, from: s, shape: [2]}]\n");
+  ASSERT_EQ(f.Call("POST", "/v2/repository/models/pair/load").status, 200);
+  const auto infer = [&](const char* size, const char* data) {
+    return f.Call("POST", "/v2/models/pair/infer",
+                  std::string(R"({"inputs":[{"name":"x","datatype":"FP32","shape":[)") + size +
+                      R"(],"data":)" + data + "}]}");
+  };
+  EXPECT_EQ(infer("2", "[1,2]").status, 200);
+  const HttpResponse response = infer("3", "[1,2,3]");
+  EXPECT_EQ(response.status, 500);
+  EXPECT_NE(response.body.find("output 'o'"), std::string::npos) << response.body;
+}
+
 TEST(V2Api, CodesOfTheRuntimeBecomeHttpOnes) {
   Fixture f;
   const std::pair<Status, int> cases[] = {
