@@ -18,6 +18,7 @@ USES = {
     "device/sim": ["base", "graph", "program", "device"],
     "device/cpu": ["base", "graph", "program", "device"],
     "sched": ["base", "graph", "program", "profile", "device"],
+    "paths": ["base", "graph"],
     "pipeline": ["base", "yaml", "graph", "program", "profile", "device", "device/cpu", "sched"],
     "serve": [
         "base",

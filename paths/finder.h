@@ -1,0 +1,50 @@
+// PathFinder: finds what the loaded pipelines share (paths.md calls it discovery): exactly, from
+// structure and weights, in prefixes, middles and suffixes, through models and the glue between
+// them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "paths/path_map.h"
+#include "paths/unit.h"
+
+namespace plexus {
+
+// Thread-compatible. The result does not depend on the order of loading, but for names and ids.
+class PathFinder {
+ public:
+  struct Load {
+    std::string pipeline;
+    GraphPtr graph;  // prepared: canonical, weights folded, fusion groups marked
+  };
+  PathFinder();
+  ~PathFinder();
+
+  // Adds (or replaces) and removes pipelines in one step, then cuts anew. Pipelines are analysed
+  // once, when they are added; segments that are still used stay the same objects.
+  PathMapPtr Update(std::vector<Load> add, const std::vector<std::string>& remove = {});
+  PathMapPtr map() const { return map_; }
+
+  // Why the second pipeline does not use what the first one does: the first place, in the first
+  // one's order, where they part. Empty when all of the first is shared; kNotFound names a pipeline
+  // that is not loaded.
+  Result<std::string> FirstDifference(const std::string& a, const std::string& b) const;
+
+ private:
+  class Cutter;
+  PathMapPtr Cut();
+  SegmentPtr Intern(const UnitGraph& graph, std::vector<uint32_t> nodes,
+                    const std::vector<ValueId>& outputs, std::vector<ValueId>* inputs);
+
+  std::map<std::string, UnitGraph> pipelines_;
+  std::map<std::string, std::weak_ptr<const Segment>> interned_;  // by FunctionText
+  PathMapPtr map_;
+  uint64_t next_id_ = 1;
+};
+
+}  // namespace plexus
