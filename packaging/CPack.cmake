@@ -13,7 +13,14 @@ set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)
 install(TARGETS plexus RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES packaging/plexus.service DESTINATION lib/systemd/system)
 install(FILES packaging/plexus.env DESTINATION ${CMAKE_INSTALL_DATADIR}/plexus)
-install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/plexus OPTIONAL)
+# The documents keep their places to each other, so that their links work.
+set(PLEXUS_DOC_DIR ${CMAKE_INSTALL_DATADIR}/doc/plexus)
+install(FILES LICENSE README.md DESTINATION ${PLEXUS_DOC_DIR} COMPONENT doc)
+install(DIRECTORY docs DESTINATION ${PLEXUS_DOC_DIR} COMPONENT doc FILES_MATCHING PATTERN "*.md")
+install(FILES bench/README.md DESTINATION ${PLEXUS_DOC_DIR}/bench COMPONENT doc)
+install(DIRECTORY bench/results DESTINATION ${PLEXUS_DOC_DIR}/bench COMPONENT doc
+        FILES_MATCHING PATTERN "*.svg")
+install(FILES packaging/README.md DESTINATION ${PLEXUS_DOC_DIR}/packaging COMPONENT doc)
 # A package (prefix /usr) also owns files outside its prefix; another prefix never writes there.
 install(CODE "
   if(CMAKE_INSTALL_PREFIX STREQUAL \"/usr\")

@@ -107,6 +107,7 @@ if make_clean_root; then
   for file in /usr/lib/systemd/system/plexus.service /etc/plexus/plexus.env; do
     [ -e "$CLEAN$file" ] || die "the package did not install $file"
   done
+  "$PYTHON" tests/check_links.py "$CLEAN/usr/share/doc/plexus"
   run_step "remove from the clean root" 120 quiet chroot "$CLEAN" dpkg --purge plexus
   [ ! -e "$CLEAN/usr/bin/plexus" ] && [ ! -e "$CLEAN/etc/plexus" ] ||
     die "purging the package left files behind"
@@ -119,6 +120,7 @@ else
   dpkg -x "$DEB" "$CLEAN"
   ! ldd "$CLEAN/usr/bin/plexus" | grep 'not found' || die "libraries are missing"
   "$CLEAN/usr/bin/plexus" --version
+  "$PYTHON" tests/check_links.py "$CLEAN/usr/share/doc/plexus"
   try_server "$PORT" "$CLEAN/usr/bin/plexus" serve --repository build/samples/repository \
     --http-port "$PORT"
 fi
