@@ -287,10 +287,12 @@ class CliTest(unittest.TestCase):
                 self.assertEqual(done.returncode, 2, done.stderr)
                 self.assertEqual(
                     done.stderr,
-                    "plexus: --shape: no input 'y'; there are: x "
+                    "plexus: --shape y=8: no input of such a name and shape; there are: x FP32[n] "
                     f"(see plexus {command} --help)\n",
                 )
                 self.assertEqual(done.stdout, "")
+                done = plexus(command, path, "--shape", "x=8,2")
+                self.assertEqual(done.returncode, 2, done.stderr)
             self.assertEqual(plexus(command, MODEL, "--shape", "8").returncode, 0)
 
     def test_inspect_says_nothing_but_the_error_about_what_is_no_model(self):
@@ -305,6 +307,13 @@ class CliTest(unittest.TestCase):
                 self.assertEqual(done.stdout, "")
                 self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
                 self.assertEqual(done.stderr.count(path.name), 1, done.stderr)
+
+    def test_inspect_shows_the_shapes_asked_for_and_not_those_of_warm_up(self):
+        (self.repository / "good" / "config.yaml").write_text("warm_up: [{x: [3]}, {x: [5]}]\n")
+        done = plexus("inspect", str(self.repository), "--shape", "x=8", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        regions = json.loads(done.stdout)["models"][0]["regions"]
+        self.assertEqual([region["inputs"] for region in regions], [["x FP32[8]"]])
 
     def add_pipeline(self):
         """Windows of 400 samples: one sample gives none, and nothing to run the model on."""
@@ -393,6 +402,9 @@ class CliTest(unittest.TestCase):
 
     @unittest.skipUnless(SAMPLES and os.path.isdir(SAMPLES), "no sample repository")
     def test_the_samples_can_be_inspected(self):
+        # An image for resnet18; the mel spectrogram's 'input' has another shape.
+        done = plexus("compile", SAMPLES, "--json", "--shape", "input=2,3,224,224")
+        self.assertEqual(done.returncode, 0, done.stderr)
         done = plexus("inspect", SAMPLES, "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         models = {m["name"]: m for m in json.loads(done.stdout)["models"]}

@@ -77,6 +77,27 @@ std::string Example(const TensorMetadata& input) {
   return Join(shape);
 }
 
+std::string Describe(const TensorMetadata& input) {
+  return input.name + " " + std::string(DTypeProtocolName(input.dtype)) + ShapeText(input.shape);
+}
+
+bool Fits(const SymbolicShape& declared, const Shape& shape) {
+  if (!declared.has_rank) return true;
+  if (declared.dims.size() != shape.size()) return false;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (declared.dims[i].value.value_or(shape[i]) != shape[i]) return false;
+  }
+  return true;
+}
+
+// Null where nothing is given; models of one repository may have inputs of one name and other
+// shapes.
+const Shape* GivenFor(const TensorMetadata& input, const Servable& servable, const Shapes& given) {
+  auto shape = given.find(input.name);
+  if (shape == given.end() && servable.inputs.size() == 1) shape = given.find("");
+  return shape != given.end() && Fits(input.shape, shape->second) ? &shape->second : nullptr;
+}
+
 Result<Tensor> StandIn(DType dtype, Shape shape) {
   if (dtype == DType::kString) {
     PLEXUS_ASSIGN_OR_RETURN(const int64_t elements, NumElements(shape));
@@ -101,6 +122,7 @@ Result<std::vector<Target>> LoadTargets(const std::string& text, Runtime& runtim
   if (fs::is_directory(path, error)) {
     const bool one = IsModelFolder(path);
     ModelRepository repository(one ? path.parent_path() : path, runtime);
+    repository.SkipRuns();
     if (one) {
       targets.push_back(LoadEntry(repository, path.filename()));
       return targets;
@@ -118,10 +140,12 @@ Result<std::vector<Target>> LoadTargets(const std::string& text, Runtime& runtim
   }
   if (path.extension() == ".yaml") {
     ModelRepository repository(path.parent_path().parent_path(), runtime);
+    repository.SkipRuns();
     targets.push_back(LoadEntry(repository, path.stem()));
     return targets;
   }
   ModelRepository repository(path.parent_path(), runtime);
+  repository.SkipRuns();
   Target target;
   target.name = path.stem();
   const TimePoint begin = RealClock::Get().Now();
@@ -134,21 +158,25 @@ Result<std::vector<Target>> LoadTargets(const std::string& text, Runtime& runtim
 }
 
 Status CheckShapes(const std::vector<Target>& targets, const Shapes& given) {
-  std::set<std::string> names;
-  bool any_single = false;
+  std::set<std::string> inputs;
   for (const Target& target : targets) {
     if (target.servable == nullptr) continue;
-    for (const TensorMetadata& input : target.servable->inputs) names.insert(input.name);
-    any_single |= target.servable->inputs.size() == 1;
+    for (const TensorMetadata& input : target.servable->inputs) inputs.insert(Describe(input));
   }
-  if (names.empty()) return OkStatus();  // nothing was loaded: that is what the user must hear
-  std::string list;
-  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  if (inputs.empty()) return OkStatus();  // nothing was loaded: that is what the user must hear
   for (const auto& [name, shape] : given) {
-    if (name.empty() ? any_single : names.count(name) > 0) continue;
-    const std::string what =
-        name.empty() ? "--shape needs the name of an input" : "--shape: no input '" + name + "'";
-    return InvalidArgumentError(what + "; there are: " + list);
+    bool wanted = false;
+    for (const Target& target : targets) {
+      if (target.servable == nullptr) continue;
+      for (const TensorMetadata& input : target.servable->inputs) {
+        wanted |= GivenFor(input, *target.servable, {{name, shape}}) != nullptr;
+      }
+    }
+    if (wanted) continue;
+    std::string list;
+    for (const std::string& input : inputs) list += (list.empty() ? "" : ", ") + input;
+    return InvalidArgumentError("--shape " + name + (name.empty() ? "" : "=") + Join(shape) +
+                                ": no input of such a name and shape; there are: " + list);
   }
   return OkStatus();
 }
@@ -174,9 +202,8 @@ Trial Try(const Target& target, const Shapes& given, Runtime& runtime) {
   const Servable& servable = *target.servable;
   std::string open;  // inputs of open size, for the advice
   for (const TensorMetadata& input : servable.inputs) {
-    auto shape = given.find(input.name);
-    if (shape == given.end() && servable.inputs.size() == 1) shape = given.find("");
-    const bool is_given = shape != given.end();
+    const Shape* shape = GivenFor(input, servable, given);
+    const bool is_given = shape != nullptr;
     if (!is_given && !IsFixed(input.shape)) {
       open += (open.empty() ? "input '" : ", input '") + input.name + "' " +
               std::string(DTypeProtocolName(input.dtype)) + ShapeText(input.shape) +
@@ -188,7 +215,7 @@ Trial Try(const Target& target, const Shapes& given, Runtime& runtime) {
       trial.advice = open;
       return trial;
     }
-    Result<Tensor> tensor = StandIn(input.dtype, is_given ? shape->second : Ones(input.shape));
+    Result<Tensor> tensor = StandIn(input.dtype, is_given ? *shape : Ones(input.shape));
     if (!tensor.ok()) {
       trial.status = tensor.status().WithContext("input '" + input.name + "'");
       return trial;

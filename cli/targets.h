@@ -21,12 +21,13 @@ struct Target {
 };
 
 // `path`: FILE.onnx, pipelines/FILE.yaml, a model's folder, or a repository. What cannot be loaded
-// is a Target with its status; kNotFound when there is nothing to load at `path`.
+// is a Target with its status; kNotFound when there is nothing to load at `path`. Nothing is compiled
+// yet, the shapes of warm_up neither.
 Result<std::vector<Target>> LoadTargets(const std::string& path, Runtime& runtime);
 
 using Shapes = std::map<std::string, Shape>;  // by input; "" for a target's only one
 
-// kInvalidArgument, listing the inputs that there are, when a name in `given` is none of them.
+// kInvalidArgument, listing the inputs that there are, when one of `given` fits none of them.
 Status CheckShapes(const std::vector<Target>& targets, const Shapes& given);
 
 // What to tell about a target: its name, unless the status says what and where itself.

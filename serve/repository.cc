@@ -144,8 +144,10 @@ Result<ServablePtr> ModelRepository::LoadFile(const std::string& name, int64_t v
   Result<ExecutablePtr> executable = runtime_.Load(name, graph, options);
   if (!executable.ok()) return executable.status().WithContext(file.string());
   servable->executable = std::move(*executable);
-  PLEXUS_RETURN_IF_ERROR(WarmUp(*servable));
-  LogOutputError(*servable, graph);
+  if (!skip_runs_) {
+    PLEXUS_RETURN_IF_ERROR(WarmUp(*servable));
+    LogOutputError(*servable, graph);
+  }
   return ServablePtr(std::move(servable));
 }
 

@@ -59,6 +59,10 @@ class ModelRepository {
   // Borrows the runtime.
   ModelRepository(std::filesystem::path root, Runtime& runtime);
 
+  // Loads only import and check from now on: no warm_up shape is compiled and no output error
+  // measured. For tools that look at models; before the first load.
+  void SkipRuns() { skip_runs_ = true; }
+
   // kNotFound or kPermissionDenied when the folder cannot be listed.
   Status CheckReadable() const;
 
@@ -111,6 +115,7 @@ class ModelRepository {
 
   const std::filesystem::path root_;
   Runtime& runtime_;
+  bool skip_runs_ = false;
   std::atomic<bool> stopping_{false};
   std::mutex loading_mutex_;                  // serialises loads and unloads; taken before mutex_
   std::map<std::string, GraphPtr> imported_;  // during one load only; guarded by loading_mutex_
