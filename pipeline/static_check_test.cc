@@ -46,6 +46,18 @@ TEST(StaticCheck, AFaultThatEveryRequestWouldMeetIsFoundWhileLoading) {
   }
 }
 
+TEST(StaticCheck, ANodeWithoutItsFirstOperandIsAnError) {
+  for (const char* op : {"Relu", "Elu", "Log", "Max", "Min", "Gelu", "MaxPool", "LSTM", "Concat",
+                         "Split", "Shape", "If", "Resize", "NonZero"}) {
+    for (const bool left_out : {false, true}) {
+      GraphMaker g;
+      g.In("x", {-1});
+      g.Out(g.Op(op, left_out ? std::vector<ValueId>{ValueId()} : std::vector<ValueId>()));
+      EXPECT_FALSE(LoadStatus(g).ok()) << op;
+    }
+  }
+}
+
 TEST(StaticCheck, AModelThatIsFineForSomeShapesLoads) {
   GraphMaker g;
   g.Out(g.Op("Add", {g.In("a", {-1}), g.In("b", {-1})}));

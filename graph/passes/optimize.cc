@@ -1,4 +1,5 @@
 // The public passes, and their order.
+#include <algorithm>
 #include <string_view>
 
 #include "graph/passes/passes.h"
@@ -60,17 +61,33 @@ constexpr Arity kRequired[] = {{"Conv", 2},
                                {"HardSigmoid", 1},
                                {"QuantizeLinear", 1}};
 
+// The standard's operators that may go without their first operand.
+constexpr std::string_view kNoneRequired[] = {"Constant",      "RandomNormal", "RandomUniform",
+                                              "SequenceEmpty", "Optional",     "OptionalHasElement",
+                                              "Loop",          "Scan"};
+
+bool IsComplete(const Node& n) {
+  size_t required =
+      std::count(std::begin(kNoneRequired), std::end(kNoneRequired), n.op) > 0 ? 0 : 1;
+  bool listed = false;
+  for (const Arity& a : kRequired) {
+    if (a.op != n.op) continue;
+    required = a.inputs;
+    listed = true;
+  }
+  if (n.inputs.size() < required || n.outputs.empty()) return false;
+  for (size_t i = 0; i < required; ++i) {
+    if (!n.inputs[i].valid()) return false;
+  }
+  // Of several outputs the first may be the one that nobody wants.
+  return n.outputs[0].valid() || (!listed && n.outputs.size() > 1);
+}
+
 Status CheckArity(const Graph& graph) {
   for (const Node& n : graph.nodes()) {
-    if (!n.domain.empty()) continue;
-    for (const Arity& a : kRequired) {
-      if (a.op != n.op) continue;
-      bool complete = n.inputs.size() >= a.inputs && !n.outputs.empty() && n.outputs[0].valid();
-      for (size_t i = 0; complete && i < a.inputs; ++i) complete = n.inputs[i].valid();
-      if (complete) break;
-      return InvalidArgumentError("node '" + n.name + "' (" + n.op +
-                                  ") lacks an operand or output it must have");
-    }
+    if (!n.domain.empty() || IsComplete(n)) continue;
+    return InvalidArgumentError("node '" + n.name + "' (" + n.op +
+                                ") lacks an operand or output it must have");
   }
   return OkStatus();
 }
