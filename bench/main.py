@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 # name: (module, what it measures)
 EXPERIMENTS = {
     "latency": ("latency", "batch-1 latency and memory per model against ONNX Runtime"),
+    "fig2": ("fig2", "simulated: head-of-line blocking against hardware queues"),
     "compile": ("compile_time", "load time, first request and new shapes against ONNX Runtime"),
 }
 

@@ -1,6 +1,7 @@
 """What every experiment reports with its numbers: the machine, the commit, statistics, a plot."""
 
 import html
+import math
 import os
 import pathlib
 import platform
@@ -78,4 +79,57 @@ def bars(title: str, rows: list, unit: str, line_at: float | None = None) -> str
             'stroke-dasharray="4 3"/>'
         )
     out.append(f'<text x="{left}" y="{total - 6}" fill="#666">{html.escape(unit)}</text></svg>')
+    return "\n".join(out) + "\n"
+
+
+COLORS = ["#2a7f62", "#b5533c", "#3c6db5", "#8a5fb0", "#b08b2a", "#4aa5b0", "#777777", "#b03c7d"]
+
+
+def lines(title: str, series: dict, x_label: str, y_label: str, limit: float | None = None) -> str:
+    """Both axes logarithmic. `series`: {name: [(x, y), ...]}, all positive; y is cut at `limit`."""
+    left, top, width, height = 62, 36, 440, 300
+    points = [p for values in series.values() for p in values]
+    xs = [math.log10(x) for x, _ in points]
+    ys = [math.log10(min(y, limit) if limit else y) for _, y in points]
+    x0, x1 = min(xs), max(max(xs), min(xs) + 0.1)
+    y0, y1 = math.floor(min(ys)), max(math.ceil(max(ys)), math.floor(min(ys)) + 1)
+
+    def at(x, y):
+        px = left + (math.log10(x) - x0) / (x1 - x0) * width
+        py = top + height - (math.log10(y) - y0) / (y1 - y0) * height
+        return f"{px:.1f}", f"{py:.1f}"
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 220}" '
+        f'height="{top + height + 44}" font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>'
+        f'<text x="8" y="20" font-size="14">{html.escape(title)}</text>',
+    ]
+    for decade in range(y0, y1 + 1):
+        _, y = at(10**x0, 10**decade)
+        out.append(
+            f'<path d="M{left} {y} H{left + width}" stroke="#ddd"/>'
+            f'<text x="{left - 6}" y="{float(y) + 4}" text-anchor="end">{10**decade:g}</text>'
+        )
+    ticks = sorted({x for x, _ in points})
+    step = max(1, len(ticks) // 8)
+    for tick in ticks[::step]:
+        x, _ = at(tick, 10**y0)
+        out.append(f'<text x="{x}" y="{top + height + 16}" text-anchor="middle">{tick:.4g}</text>')
+    for i, (name, values) in enumerate(series.items()):
+        color = COLORS[i % len(COLORS)]
+        dash = ' stroke-dasharray="5 3"' if i >= len(COLORS) else ""
+        path = " ".join(",".join(at(x, min(y, limit) if limit else y)) for x, y in sorted(values))
+        out.append(
+            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"{dash}/>'
+            f'<rect x="{left + width + 14}" y="{top + 18 * i}" width="10" height="10" '
+            f'fill="{color}"/><text x="{left + width + 30}" y="{top + 18 * i + 9}">'
+            f"{html.escape(name)}</text>"
+        )
+    out.append(
+        f'<text x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle" fill="#666">'
+        f'{html.escape(x_label)}</text><text x="14" y="{top + height / 2}" fill="#666" '
+        f'transform="rotate(-90 14 {top + height / 2})" text-anchor="middle">'
+        f"{html.escape(y_label)}</text></svg>"
+    )
     return "\n".join(out) + "\n"

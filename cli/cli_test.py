@@ -68,6 +68,44 @@ class Server:
         return self.process.returncode
 
 
+class SimulateTest(unittest.TestCase):
+    def test_reports_the_same_numbers_for_the_same_seed(self):
+        flags = ["simulate", "--preset", "fig2", "--jobs", "200", "--json"]
+        first, second = plexus(*flags), plexus(*flags)
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.assertEqual(first.stdout, second.stdout)
+        report = json.loads(first.stdout)
+        self.assertTrue(report["simulated"])
+        self.assertEqual(report["all"]["jobs"], 200)
+
+    def test_writes_plot_and_trace(self):
+        with tempfile.TemporaryDirectory() as folder:
+            plot, trace = f"{folder}/a.svg", f"{folder}/a.json"
+            done = plexus(
+                "simulate", "--preset", "fig2", "--jobs", "20", "--plot", plot, "--trace", trace
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("simulated t4", done.stdout)
+            self.assertIn("<svg", pathlib.Path(plot).read_text())
+            events = json.loads(pathlib.Path(trace).read_text())["traceEvents"]
+            self.assertGreaterEqual(len(events), 20 * 9)
+
+    def test_what_makes_no_sense_is_refused(self):
+        for flags in (
+            [],
+            ["--preset", "nothing"],
+            ["--preset", "fig2", "--system", "magic"],
+            ["--preset", "fig2", "--policy", "magic"],
+            ["--preset", "fig2", "--system", "paella", "--policy", "srpt"],
+            ["--preset", "fig2", "--jobs", "0"],
+            ["--preset", "fig2", "--load", "nan"],
+        ):
+            done = plexus("simulate", *flags)
+            self.assertEqual(done.returncode, 2, f"{flags}: {done.stderr}")
+            self.assertTrue(done.stderr.startswith("plexus: "), done.stderr)
+        self.assertEqual(plexus("simulate", "/nonexistent.yaml").returncode, 1)
+
+
 class CliTest(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="plexus-cli-"))

@@ -64,4 +64,16 @@ struct InferFlags {
 };
 int Infer(const InferFlags& flags);
 
+struct SimulateFlags {
+  std::string file;
+  std::string preset;
+  std::string policy, system, device;  // empty: as the workload says
+  std::optional<uint64_t> seed;
+  std::optional<uint32_t> jobs;
+  std::optional<double> load;
+  std::string plot_path, trace_path;
+  bool json = false;
+};
+int Simulate(const SimulateFlags& flags);
+
 }  // namespace plexus::cli

@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "sched/policy.h"
+#include "simulate/system.h"
 
 namespace plexus::cli {
 namespace {
@@ -245,6 +246,39 @@ CLI::App* AddInfer(CLI::App& app, InferFlags* flags) {
   return c;
 }
 
+CLI::App* AddSimulate(CLI::App& app, SimulateFlags* flags) {
+  CLI::App* c = app.add_subcommand("simulate", "Run a workload on a simulated GPU");
+  CLI::Option* file = c->add_option("FILE", flags->file, "Workload, YAML (docs/simulate.md)");
+  file->type_name("");
+  std::string presets;
+  for (const std::string& name : WorkloadPresetNames()) presets += " " + name;
+  c->add_option("--preset", flags->preset, "A workload that comes with Plexus:" + presets)
+      ->type_name("NAME")
+      ->excludes(file);
+  std::string systems;
+  for (const std::string& name : SystemNames()) systems += " " + name;
+  c->add_option("--system", flags->system, "Who schedules:" + systems)->type_name("NAME");
+  c->add_option("--policy", flags->policy, "What runs next, as for serve")->type_name("POLICY");
+  std::string devices;
+  for (const std::string& name : SimGpuPresetNames()) devices += " " + name;
+  c->add_option("--device", flags->device, "The simulated GPU:" + devices)->type_name("NAME");
+  c->add_option("--seed", flags->seed, "Of arrivals and jitter")->type_name("N");
+  c->add_option("--jobs", flags->jobs, "How many arrive")
+      ->type_name("N")
+      ->check(Whole(1, 10'000'000));
+  c->add_option("--load", flags->load,
+                "Arrivals per mean time of a job alone; 1: as fast as jobs run one by one")
+      ->type_name("X")
+      ->check(CLI::Range(1e-6, 1e6).description(""));
+  c->add_option("--plot", flags->plot_path, "Write the distribution of times as SVG")
+      ->type_name("FILE");
+  c->add_option("--trace", flags->trace_path, "Write a Chrome trace of blocks and jobs")
+      ->type_name("FILE");
+  c->add_flag("--json", flags->json, "One JSON object")->disable_flag_override();
+  c->footer(kExitCodes);
+  return c;
+}
+
 // What `error` says, in our words. `command`: null where none was named.
 std::string Describe(const CLI::ParseError& error, const CLI::App& app, const CLI::App* command) {
   const std::string what = error.what();
@@ -252,7 +286,7 @@ std::string Describe(const CLI::ParseError& error, const CLI::App& app, const CL
   const std::vector<std::string> extra =
       command == nullptr || command->remaining().empty() ? app.remaining() : command->remaining();
   if (command == nullptr && extra.empty()) {
-    return "a command is missing: serve, infer, inspect or compile";
+    return "a command is missing: serve, infer, inspect, compile or simulate";
   }
   if (command == nullptr || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     const std::string first = extra.empty() ? what : extra.front();
@@ -281,6 +315,7 @@ int Main(int argc, char** argv) {
   ServeFlags serve;
   InspectFlags inspect, compile;
   InferFlags infer;
+  SimulateFlags simulate;
   std::string log_level = "info";
   CLI::App* serve_command = AddServe(app, &serve);
   CLI::App* inspect_command = AddInspect(
@@ -288,7 +323,9 @@ int Main(int argc, char** argv) {
   CLI::App* compile_command = AddInspect(
       app, "compile", "Compile for the given shapes and show how long it takes", &compile);
   CLI::App* infer_command = AddInfer(app, &infer);
-  for (CLI::App* c : {serve_command, inspect_command, compile_command, infer_command}) {
+  CLI::App* simulate_command = AddSimulate(app, &simulate);
+  for (CLI::App* c :
+       {serve_command, inspect_command, compile_command, infer_command, simulate_command}) {
     AddLogLevel(c, &log_level);
   }
   try {
@@ -305,6 +342,7 @@ int Main(int argc, char** argv) {
   if (serving) return Serve(serve);
   if (inspect_command->parsed()) return Inspect(inspect);
   if (compile_command->parsed()) return Compile(compile);
+  if (simulate_command->parsed()) return Simulate(simulate);
   return Infer(infer);
 }
 

@@ -1,0 +1,159 @@
+// plexus: the real Dispatcher, unmodified, behind the same host costs as the other systems.
+#include <deque>
+#include <utility>
+
+#include "sched/dispatcher.h"
+#include "simulate/host.h"
+
+namespace plexus {
+namespace {
+
+// Memory is not what these runs are about: arenas are only numbers.
+class CountedArena : public Arena {
+ public:
+  explicit CountedArena(size_t size_bytes) : size_bytes_(size_bytes) {}
+  size_t size_bytes() const override { return size_bytes_; }
+
+ private:
+  size_t size_bytes_;
+};
+
+// The Dispatcher's device: Submit is a launch call of the host thread, which reaches the GPU once
+// the host has come to it. Every launch has a stream of its own while it is in flight, so slices of
+// one kernel run side by side; the dispatcher launches nothing before what it needs has ended.
+class PlexusRun : public SystemRun, public Device, public SimGpuListener, public JobListener {
+ public:
+  PlexusRun(const Workload& workload, const std::vector<Arrival>& arrivals, const RunHooks& hooks)
+      : SystemRun(workload, arrivals, hooks), trace_(hooks.trace != nullptr) {
+    const SimGpuOptions& gpu = workload.device;
+    info_.kind = "sim";
+    info_.name = gpu.name;
+    info_.units = gpu.sms;
+    info_.unit_limits = gpu.sm;
+    info_.reports_block_starts = gpu.report_starts;
+    info_.launch_latency =
+        gpu.launch_latency + gpu.notification_latency + workload.system.host.launch;
+    info_.arena_budget_bytes = gpu.memory_bytes;
+  }
+
+ protected:
+  // --- SystemRun
+  Status Init() override {
+    SimGpuOptions options = workload_.device;
+    options.record_spans = trace_;
+    PLEXUS_ASSIGN_OR_RETURN(gpu_, SimGpu::Create(options, clock_, this));
+    PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(workload_.system.policy));
+    DispatcherOptions dispatcher;
+    dispatcher.quantum = workload_.system.quantum;
+    dispatcher.in_flight_bound = workload_.system.in_flight_bound;
+    dispatcher.max_jobs = num_jobs();
+    dispatcher_ = std::make_unique<Dispatcher>(*this, std::move(policy), clock_, &profiles_,
+                                               nullptr, dispatcher);
+    return OkStatus();
+  }
+  SimGpu& gpu() override { return *gpu_; }
+  TimePoint DeviceNextAt() const override { return gpu_->NextAt(); }
+  uint32_t JobOfTag(uint64_t tag) const override { return static_cast<uint32_t>(tag >> 32); }
+
+  void OnArrival(uint32_t index) override {
+    const SimModel& model = model_of(index);
+    JobSpec spec;
+    spec.program = model.program;
+    spec.listener = this;
+    spec.attributes.request = RequestId(index);
+    spec.attributes.tenant = TenantId(model.tenant);
+    // At 0 would mean that nobody knows.
+    spec.attributes.arrival = std::max(job(index).arrival, TimePoint(Duration(1)));
+    if (model.deadline.count() > 0) spec.attributes.deadline = job(index).arrival + model.deadline;
+    spec.attributes.priority = model.priority;
+    submitting_ = index;
+    const Result<JobId> id = dispatcher_->Submit(std::move(spec));
+    if (!id.ok()) return Fail(id.status());
+    Remember(*id, index);
+  }
+  void OnWork(Work) override {
+    const SimGpuEvent event = reports_.front();
+    reports_.pop_front();
+    DeviceEvent report;
+    report.kind = event.kind == SimGpuEvent::Kind::kBlocksStarted
+                      ? DeviceEvent::Kind::kBlocksStarted
+                      : DeviceEvent::Kind::kBlocksFinished;
+    const uint32_t slot = static_cast<uint32_t>(event.tag);
+    report.launch = launches_[slot].id;
+    report.blocks = event.blocks;
+    report.at = now();
+    report.device_time = event.device_time;
+    dispatcher_->OnEvent(report);
+  }
+  void OnCall(Call slot) override {
+    if (Status status = gpu_->Launch(launches_[slot].gpu); !status.ok()) Fail(std::move(status));
+  }
+
+  // --- Device
+  const DeviceInfo& info() const override { return info_; }
+  void SetSink(DeviceEventSink*) override {}
+  Status Submit(const Launch& launch) override {
+    const uint32_t slot = static_cast<uint32_t>(launch.id.value());  // the low half: free or unused
+    if (slot >= launches_.size()) launches_.resize(slot + 1);
+    const Kernel& kernel = launch.job->program->kernels[launch.kernel.value()];
+    SimGpuLaunch& gpu = launches_[slot].gpu;
+    launches_[slot].id = launch.id;
+    gpu.tag = uint64_t{IndexOf(launch.job->id)} << 32 | slot;
+    gpu.stream = slot;
+    gpu.blocks = launch.num_blocks;
+    gpu.resources = kernel.resources;
+    gpu.block_time = kernel.estimated_block_time;
+    Issue(slot);
+    return OkStatus();
+  }
+  Result<std::unique_ptr<Arena>> AllocateArena(size_t size_bytes) override {
+    return std::unique_ptr<Arena>(std::make_unique<CountedArena>(size_bytes));
+  }
+  void Stop() override {}
+
+  // --- SimGpuListener, JobListener
+  void OnGpuEvent(const SimGpuEvent& event) override {
+    reports_.push_back(event);
+    Post(0);
+  }
+  void OnJobDone(JobId id, Status status, JobBuffers) override {
+    if (!status.ok()) return Fail(std::move(status));
+    FinishJob(IndexOf(id));
+  }
+
+ private:
+  struct InFlight {
+    LaunchId id;
+    SimGpuLaunch gpu;
+  };
+  // Jobs by the slot in the low half of their id. The dispatcher may launch a job, even end it,
+  // before Submit has told its id: then it is the one being submitted.
+  void Remember(JobId id, uint32_t index) {
+    const uint32_t slot = static_cast<uint32_t>(id.value());
+    if (slot >= index_.size()) index_.resize(slot + 1, {JobId(), 0});
+    index_[slot] = {id, index};
+  }
+  uint32_t IndexOf(JobId id) const {
+    const uint32_t slot = static_cast<uint32_t>(id.value());
+    return slot < index_.size() && index_[slot].first == id ? index_[slot].second : submitting_;
+  }
+
+  const bool trace_;
+  DeviceInfo info_;
+  std::unique_ptr<SimGpu> gpu_;
+  ProfileStore profiles_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  std::deque<SimGpuEvent> reports_;
+  std::vector<InFlight> launches_;                 // by launch slot
+  std::vector<std::pair<JobId, uint32_t>> index_;  // by job slot
+  uint32_t submitting_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<SystemRun> MakePlexus(const Workload& workload,
+                                      const std::vector<Arrival>& arrivals, const RunHooks& hooks) {
+  return std::make_unique<PlexusRun>(workload, arrivals, hooks);
+}
+
+}  // namespace plexus
