@@ -17,10 +17,17 @@ Dispatcher::~Dispatcher() = default;
 
 Result<JobId> Dispatcher::Submit(JobSpec spec) { return core_->Submit(std::move(spec)); }
 void Dispatcher::Cancel(JobId job, Status why) { core_->Cancel(job, std::move(why)); }
+size_t Dispatcher::CancelTenant(TenantId tenant, Status why) {
+  return core_->CancelTenant(tenant, why);
+}
 TimePoint Dispatcher::Pump(TimePoint now) { return core_->Pump(now); }
 void Dispatcher::OnEvent(const DeviceEvent& event) { core_->OnEvent(event); }
 void Dispatcher::SetPolicy(std::unique_ptr<Policy> policy) { core_->SetPolicy(std::move(policy)); }
 std::string Dispatcher::policy_name() const { return core_->policy_name(); }
+Status Dispatcher::SetTenantWeight(TenantId tenant, double weight) {
+  return core_->SetTenantWeight(tenant, weight);
+}
+TenantStats Dispatcher::tenant_stats(TenantId tenant) const { return core_->tenant_stats(tenant); }
 DispatcherStats Dispatcher::stats() const { return core_->stats(); }
 Duration Dispatcher::ExpectedTime(const Program& program, uint32_t rows) const {
   return core_->ExpectedTime(program, rows);
@@ -143,6 +150,8 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   }
   JobRecord& job = jobs_.Allocate();
   for (IndexedHeap* heap : {&ready_, &wider_, &waiters_, &timers_}) heap->Reserve(jobs_.capacity());
+  in_tenant_ready_.Reserve(jobs_.capacity());
+  in_tenant_wider_.Reserve(jobs_.capacity());
   job.profile = profile;
   job.listener = spec.listener;
   job.context.id = job.view.id;
@@ -154,26 +163,32 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   job.request = spec.attributes.request;
   job.trace_names = 0;
   job.traced = spec.attributes.traced;
-  job.remaining_ns = 0;
-  for (uint32_t k = 0; k < program.kernels.size(); ++k) {
-    job.remaining_ns += program.kernels[k].grid * BlockNs(job, k);
-  }
+  const Times times = TimesOf(program, *profile);
+  job.work_ns = times.work_ns;
+  job.alone_ns = times.alone_ns;
+  job.issued_ns = 0;
+  job.guessed = times.guessed;
   JobView& view = job.view;
   view.tenant = spec.attributes.tenant;
   view.arrival = spec.attributes.arrival == TimePoint{} ? now_ : spec.attributes.arrival;
   view.deadline = spec.attributes.deadline;
   view.priority = spec.attributes.priority;
-  view.service_time = std::max({spec.attributes.service_time,
-                                Duration(static_cast<int64_t>(job.remaining_ns)), Duration{1}});
+  view.service_time = std::max(
+      {spec.attributes.service_time, Duration(static_cast<int64_t>(job.alone_ns)), Duration{1}});
   view.sequence = next_sequence_++;
+  view.last_turn = next_turn_++;
   job.state = JobState::kWaiting;
   ++stats_.jobs_submitted;
-  const JobId id = view.id;
-  if (spec.attributes.timeout_at) {
-    timers_.Set(job.slot,
-                static_cast<double>(spec.attributes.timeout_at->time_since_epoch().count()),
-                view.sequence);
+  const uint32_t tenant = view.tenant.value();
+  EnsureTenant(tenant);
+  if (tenants_[tenant].jobs++ == 0) shares_.Join(tenant);
+  if (shares_.on()) {
+    tenants_[tenant].ready.ReserveEntries(tenants_[tenant].jobs);
+    tenants_[tenant].wider.ReserveEntries(tenants_[tenant].jobs);
   }
+  const JobId id = view.id;
+  if (spec.attributes.timeout_at) job.timeout_at = *spec.attributes.timeout_at;
+  SetTimer(job);
   if (program.kernels.empty()) {
     End(job, OkStatus());
   } else {
@@ -186,10 +201,25 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
 void Dispatcher::Core::Cancel(JobId id, Status why) {
   Enter();
   if (JobRecord* job = jobs_.Find(id); job != nullptr && !job->dying) {
-    Kill(*job, CancelledError(why.message()));
+    job->cancelled = true;
+    Kill(*job, why.ok() ? CancelledError("cancelled") : std::move(why));
     Settle(*job);
   }
   Leave();
+}
+
+size_t Dispatcher::Core::CancelTenant(TenantId tenant, const Status& why) {
+  size_t cancelled = 0;
+  Enter();
+  jobs_.ForEachLive([&](JobRecord& job) {
+    if (job.view.tenant != tenant || job.dying) return;
+    ++cancelled;
+    job.cancelled = true;
+    Kill(job, why.ok() ? CancelledError("the tenant was removed") : why);
+    Settle(job);
+  });
+  Leave();
+  return cancelled;
 }
 
 TimePoint Dispatcher::Core::Pump(TimePoint now) {
@@ -209,8 +239,19 @@ TimePoint Dispatcher::Core::Pump(TimePoint now) {
 }
 
 void Dispatcher::Core::SetPolicy(std::unique_ptr<Policy> policy) {
+  PLEXUS_CHECK(policy != nullptr);
   Enter();
   policy_.swap(policy);
+  const bool was_fair = shares_.on();
+  jobs_.ForEachLive([&](JobRecord& job) {
+    if (was_fair) UnqueueWithTenant(job);
+  });
+  shares_.SetThreshold(policy_->fair_threshold());
+  for (Tenant& tenant : tenants_) {
+    if (!shares_.on()) break;
+    tenant.ready.ReserveEntries(tenant.jobs);
+    tenant.wider.ReserveEntries(tenant.jobs);
+  }
   jobs_.ForEachLive([&](JobRecord& job) {
     if (waiters_.Contains(job.slot)) {
       waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
@@ -219,6 +260,30 @@ void Dispatcher::Core::SetPolicy(std::unique_ptr<Policy> policy) {
     }
   });
   Leave();
+}
+
+Status Dispatcher::Core::SetTenantWeight(TenantId tenant, double weight) {
+  PLEXUS_RETURN_IF_ERROR(FairShare::CheckWeight(weight));
+  PLEXUS_RETURN_IF_ERROR(CheckTenant(tenant));
+  Enter();
+  EnsureTenant(tenant.value());
+  shares_.SetWeight(tenant.value(), weight);
+  Leave();
+  return OkStatus();
+}
+
+TenantStats Dispatcher::Core::tenant_stats(TenantId id) {
+  TenantStats stats;
+  Enter();
+  if (id.valid() && id.value() < tenants_.size()) {
+    const Tenant& tenant = tenants_[id.value()];
+    stats.time = Duration(static_cast<int64_t>(tenant.served_ns));
+    stats.deficit = Duration(static_cast<int64_t>(shares_.deficit_ns(id.value())));
+    stats.weight = shares_.weight(id.value());
+    stats.jobs = tenant.jobs;
+  }
+  Leave();
+  return stats;
 }
 
 std::string Dispatcher::Core::policy_name() {
@@ -241,16 +306,10 @@ DispatcherStats Dispatcher::Core::stats() {
 
 Duration Dispatcher::Core::ExpectedTime(const Program& program, uint32_t rows) {
   const ProgramProfile* profile = profiles_->Get(program.signature, rows, program.kernels.size());
-  double total = 0;
-  for (size_t k = 0; k < program.kernels.size(); ++k) {
-    const TimeEstimate& learned = profile->kernels[k];
-    const double block_ns =
-        learned.samples() > 0
-            ? learned.mean_ns()
-            : static_cast<double>(program.kernels[k].estimated_block_time.count());
-    total += program.kernels[k].grid * block_ns;
-  }
-  return std::max(Duration(static_cast<int64_t>(total)), Duration{1});
+  if (packed_) Enter();  // the packing remembers what it computed last
+  const double alone_ns = TimesOf(program, *profile).alone_ns;
+  if (packed_) Leave();
+  return std::max(Duration(static_cast<int64_t>(alone_ns)), Duration{1});
 }
 
 }  // namespace plexus

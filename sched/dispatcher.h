@@ -27,6 +27,14 @@ struct DispatcherOptions {
   Duration hang_bound = std::chrono::seconds(60);
   // Launches that a hardware-placed device may hold at once.
   uint32_t max_launches = 1024;
+  // Device time that a tenant which does not use its share keeps for later, and that one which had
+  // more than its share owes at most; under a fair policy (fair_share.h).
+  Duration fair_burst = std::chrono::milliseconds(100);
+  uint32_t max_tenants = 65'536;  // ids from 0; beyond is kInvalidArgument
+  // A job ends kDeadlineExceeded as soon as it cannot meet its deadline any more, going by times
+  // that were measured; what has never run is dropped when the deadline has passed. Meant for edf,
+  // holds for every policy.
+  bool drop_late = false;
 };
 
 struct DispatcherStats {
@@ -40,6 +48,15 @@ struct DispatcherStats {
   size_t ready = 0;            // jobs that could launch now
   size_t running = 0;          // jobs with a launch in flight
   size_t in_flight = 0;        // launches the mirror holds; 0 when every job has ended
+};
+
+// Device time is that of a whole unit: a block that leaves room for others beside it counts for the
+// part of the unit that it takes.
+struct TenantStats {
+  Duration time{0};     // device time of finished blocks
+  Duration deficit{0};  // of its share against the others; negative: it had more
+  double weight = 1;
+  size_t jobs = 0;  // queued and running
 };
 
 // A passive state machine: no thread, no wait, no clock of its own. Submit, Cancel and Pump take a
@@ -56,9 +73,11 @@ class Dispatcher : public DeviceEventSink {
   // Takes the spec's buffers; they come back through the listener, on failure to submit they are
   // dropped. May launch at once, from this thread.
   Result<JobId> Submit(JobSpec spec);
-  // The job stops at its next boundary; its listener hears kCancelled (or how it ended if it was
-  // faster). Unknown ids are ignored.
+  // The job stops at its next boundary; its listener hears `why` (kCancelled if that is OK), or how
+  // the job ended if it was faster. Unknown ids are ignored.
   void Cancel(JobId job, Status why);
+  // All jobs of the tenant, likewise; returns how many there were.
+  size_t CancelTenant(TenantId tenant, Status why);
   // Fires timeouts due at `now` and launches what fits. Returns when it wants to be called next
   // (the earliest timeout), or TimePoint::max().
   TimePoint Pump(TimePoint now);
@@ -67,8 +86,13 @@ class Dispatcher : public DeviceEventSink {
   // Switches the order of all waiting jobs, at run time.
   void SetPolicy(std::unique_ptr<Policy> policy);
   std::string policy_name() const;
+  // For fair policies; 1 unless set. Under way as well. kInvalidArgument for a weight out of
+  // [0.001, 1000000] and an id beyond max_tenants.
+  Status SetTenantWeight(TenantId tenant, double weight);
+  TenantStats tenant_stats(TenantId tenant) const;  // of an unknown one: nothing
   DispatcherStats stats() const;
-  // Expected time of a program with `rows`: learned where it ran, estimated before.
+  // Expected time of a program with `rows`, alone on the device: learned where it ran, estimated
+  // before.
   Duration ExpectedTime(const Program& program, uint32_t rows) const;
 
  private:

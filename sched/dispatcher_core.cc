@@ -2,6 +2,7 @@
 #include "sched/dispatcher_core.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace plexus {
@@ -14,12 +15,14 @@ Dispatcher::Core::Core(Device& device, std::unique_ptr<Policy> policy, const Clo
       trace_(trace),
       options_(options),
       profiles_(profiles != nullptr ? profiles : &own_profiles_),
-      policy_(std::move(policy)) {
+      policy_(std::move(policy)),
+      shares_(options.fair_burst) {
   PLEXUS_CHECK(policy_ != nullptr && info_.units > 0);
   if (trace_ != nullptr) {
     trace_device_ =
         trace_->AddDevice(info_.name, info_.unit_addressed ? info_.kind + " worker" : "SM");
   }
+  shares_.SetThreshold(policy_->fair_threshold());
   uint32_t launches = options_.max_launches;
   if (info_.unit_addressed) {
     units_.emplace(info_.units, info_.queue_depth);
@@ -43,6 +46,9 @@ Status Dispatcher::Core::CheckSpec(const JobSpec& spec) const {
     return InvalidArgumentError("program " + program.name + ": " + what);
   };
   if (spec.listener == nullptr) return error("job without a listener");
+  if (const Status tenant = CheckTenant(spec.attributes.tenant); !tenant.ok()) {
+    return error(tenant.message());
+  }
   if (program.device_kind != info_.kind) {
     return error("compiled for device '" + program.device_kind + "', this one is '" + info_.kind +
                  "'");
@@ -67,15 +73,79 @@ Status Dispatcher::Core::CheckSpec(const JobSpec& spec) const {
   return OkStatus();
 }
 
+Status Dispatcher::Core::CheckTenant(TenantId tenant) const {
+  if (tenant.valid() && tenant.value() < options_.max_tenants) return OkStatus();
+  return InvalidArgumentError("no such tenant: ids are 0 to " +
+                              std::to_string(options_.max_tenants - 1));
+}
+
+void Dispatcher::Core::EnsureTenant(uint32_t tenant) {
+  while (tenants_.size() <= tenant) tenants_.emplace_back(in_tenant_ready_, in_tenant_wider_);
+  shares_.Reserve(tenant + 1);
+}
+
+// --- Expected times
+
+// Blocks of the kernel that the empty device runs at once; at least 1.
+uint32_t Dispatcher::Core::Capacity(const Kernel& kernel) const {
+  return units_ ? info_.units : std::max(1u, packed_->Capacity(kernel.resources));
+}
+
+Dispatcher::Core::Times Dispatcher::Core::TimesOf(const Program& program,
+                                                  const ProgramProfile& profile) const {
+  Times times{0, 0, false};
+  for (size_t k = 0; k < program.kernels.size(); ++k) {
+    const Kernel& kernel = program.kernels[k];
+    const uint32_t capacity = Capacity(kernel);
+    const double grid_ns = kernel.grid * BlockNs(kernel, profile.kernels[k]);
+    times.work_ns += grid_ns * info_.units / capacity;
+    times.alone_ns += grid_ns / std::min(kernel.grid, capacity);
+    times.guessed = times.guessed || profile.kernels[k].samples() == 0;
+  }
+  return times;
+}
+
 // --- Ready, start, end
 
 void Dispatcher::Core::Requeue(JobRecord& job) {
   job.view.remaining_time =
-      Duration(std::max<int64_t>(1, static_cast<int64_t>(job.remaining_ns))) + job.remaining_path;
+      Duration(std::max<int64_t>(1, static_cast<int64_t>(job.alone_ns))) + job.remaining_path;
   const PolicyKey key = policy_->Key(job.view, now_);
   const bool alone = job.in_flight == 0;
   (alone ? wider_ : ready_).Remove(job.slot);
   (alone ? ready_ : wider_).Set(job.slot, key, job.view.sequence);
+  if (!shares_.on()) return;
+  Tenant& tenant = tenants_[job.view.tenant.value()];
+  (alone ? tenant.wider : tenant.ready).Remove(job.slot);
+  (alone ? tenant.ready : tenant.wider).Set(job.slot, key, job.view.sequence);
+  shares_.SetRunnable(job.view.tenant.value(), true);
+}
+
+void Dispatcher::Core::Unqueue(JobRecord& job) {
+  ready_.Remove(job.slot);
+  wider_.Remove(job.slot);
+  if (shares_.on()) UnqueueWithTenant(job);
+}
+
+void Dispatcher::Core::UnqueueWithTenant(JobRecord& job) {
+  Tenant& tenant = tenants_[job.view.tenant.value()];
+  tenant.ready.Remove(job.slot);
+  tenant.wider.Remove(job.slot);
+  if (tenant.ready.empty() && tenant.wider.empty()) {
+    shares_.SetRunnable(job.view.tenant.value(), false);
+  }
+}
+
+void Dispatcher::Core::Wait(JobRecord& job) {
+  Unqueue(job);
+  waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
+  ++tenants_[job.view.tenant.value()].waiting;
+}
+
+void Dispatcher::Core::StopWaiting(JobRecord& job) {
+  if (!waiters_.Contains(job.slot)) return;
+  waiters_.Remove(job.slot);
+  --tenants_[job.view.tenant.value()].waiting;
 }
 
 void Dispatcher::Core::Settle(JobRecord& job) {
@@ -90,8 +160,7 @@ void Dispatcher::Core::Settle(JobRecord& job) {
   } else if (!job.cursor->ready.empty()) {
     Requeue(job);
   } else {
-    ready_.Remove(job.slot);
-    wider_.Remove(job.slot);
+    Unqueue(job);
     if (job.in_flight == 0) {
       End(job, InternalError("program " + job.context.program->name +
                              ": its kernels wait for each other"));
@@ -105,15 +174,13 @@ bool Dispatcher::Core::Start(JobRecord& job) {
     // Whoever waits for memory longer in the policy's order gets it first.
     if (!waiters_.empty() &&
         !waiters_.GoesBeforeTop(policy_->Key(job.view, now_), job.view.sequence)) {
-      ready_.Remove(job.slot);
-      waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
+      Wait(job);
       return false;
     }
     Result<std::unique_ptr<Arena>> arena = device_.AllocateArena(program.arena_bytes);
     if (!arena.ok()) {
-      ready_.Remove(job.slot);
       if (arena.status().code() == StatusCode::kResourceExhausted && arenas_held_ > 0) {
-        waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
+        Wait(job);
       } else {
         End(job, arena.status().WithContext("program " + program.name));
       }
@@ -128,10 +195,18 @@ bool Dispatcher::Core::Start(JobRecord& job) {
   cursor.kernels.assign(program.kernels.size(), KernelCursor{});
   cursor.ready.clear();
   cursor.kernels_left = static_cast<uint32_t>(program.kernels.size());
+  job.work_ns = job.alone_ns = 0;
   for (uint32_t k = cursor.kernels_left; k-- > 0;) {
     const Kernel& kernel = program.kernels[k];
-    cursor.kernels[k].dependencies_left = kernel.dependencies;
-    cursor.kernels[k].back = kernel.grid;
+    KernelCursor& at = cursor.kernels[k];
+    at.dependencies_left = kernel.dependencies;
+    at.back = kernel.grid;
+    const uint32_t capacity = Capacity(kernel);
+    at.block_ns = static_cast<float>(BlockNs(job, k));
+    at.share = static_cast<float>(info_.units) / static_cast<float>(capacity);
+    at.width = static_cast<float>(std::min(kernel.grid, capacity));
+    job.work_ns += double{at.block_ns} * at.share * kernel.grid;
+    job.alone_ns += double{at.block_ns} / at.width * kernel.grid;
     if (kernel.dependencies == 0) cursor.ready.push_back(k);
   }
   job.state = JobState::kStarted;
@@ -147,7 +222,7 @@ bool Dispatcher::Core::Start(JobRecord& job) {
 void Dispatcher::Core::WakeWaiter() {
   if (waiters_.empty()) return;
   JobRecord& job = jobs_.at(waiters_.top());
-  waiters_.Remove(job.slot);
+  StopWaiting(job);
   Requeue(job);
 }
 
@@ -155,20 +230,18 @@ void Dispatcher::Core::Kill(JobRecord& job, Status status) {
   if (job.dying) return;
   job.dying = true;
   job.end_status = std::move(status);
-  ready_.Remove(job.slot);
-  wider_.Remove(job.slot);
-  waiters_.Remove(job.slot);
+  Unqueue(job);
+  StopWaiting(job);
   timers_.Remove(job.slot);
 }
 
 void Dispatcher::Core::End(JobRecord& job, Status status) {
-  ready_.Remove(job.slot);
-  wider_.Remove(job.slot);
-  waiters_.Remove(job.slot);
+  Unqueue(job);
+  StopWaiting(job);
   timers_.Remove(job.slot);
   if (status.ok()) {
     ++stats_.jobs_done;
-  } else if (status.code() == StatusCode::kCancelled) {
+  } else if (job.cancelled) {
     ++stats_.jobs_cancelled;
   } else {
     ++stats_.jobs_failed;
@@ -192,6 +265,8 @@ void Dispatcher::Core::End(JobRecord& job, Status status) {
   }
   ended_last_ = job.slot;
   ++ended_;
+  const uint32_t tenant = job.view.tenant.value();
+  if (--tenants_[tenant].jobs == 0) shares_.Leave(tenant);
   WakeWaiter();
 }
 
@@ -270,12 +345,20 @@ void Dispatcher::Core::FinishBlocks(uint32_t slot, uint32_t blocks, Duration dev
   stats_.blocks += blocks;
   stats_.busy += device_time;
   job.view.attained_time += device_time;
-  job.remaining_ns = std::max(0.0, job.remaining_ns - blocks * BlockNs(job, launch.kernel));
+  KernelCursor& kernel = job.cursor->kernels[launch.kernel];
+  const double block_ns = blocks * double{kernel.block_ns};
+  job.work_ns = std::max(0.0, job.work_ns - block_ns * kernel.share);
+  job.alone_ns = std::max(0.0, job.alone_ns - block_ns / kernel.width);
+  job.issued_ns = std::max(0.0, job.issued_ns - block_ns / kernel.width);
+  const double charged_ns = blocks * launch.block_ns;
+  double served_ns = charged_ns;
   if (device_time.count() > 0) {
     job.profile->kernels[launch.kernel].Add(static_cast<double>(device_time.count()) / blocks);
+    served_ns = static_cast<double>(device_time.count()) * kernel.share;
+    shares_.Charge(job.view.tenant.value(), served_ns - charged_ns);
   }
+  tenants_[job.view.tenant.value()].served_ns += served_ns;
   if (launch.unit.valid()) job.last_unit = launch.unit.value();
-  KernelCursor& kernel = job.cursor->kernels[launch.kernel];
   kernel.done += blocks;
   if (kernel.done == job.context.program->kernels[launch.kernel].grid) {
     FinishKernel(job, launch.kernel, job.last_unit);
@@ -323,12 +406,47 @@ void Dispatcher::Core::LoseDevice(const Status& why, bool events_end) {
   });
 }
 
+// --- Time limits
+
+// From when on the job cannot meet its deadline, if that ends it. What is in flight counts as done:
+// a job is only dropped when it is late for certain.
+TimePoint Dispatcher::Core::LatestStart(const JobRecord& job) const {
+  if (!options_.drop_late || !job.view.deadline) return TimePoint::max();
+  if (job.guessed) return *job.view.deadline;
+  const auto left = Duration(static_cast<int64_t>(std::max(0.0, job.alone_ns - job.issued_ns)));
+  return *job.view.deadline - left - job.remaining_path;
+}
+
+void Dispatcher::Core::SetTimer(JobRecord& job) {
+  TimePoint at = job.timeout_at;
+  if (const TimePoint latest = LatestStart(job); latest < at) at = latest + Duration{1};
+  if (at == TimePoint::max()) return;
+  const double now = static_cast<double>(now_.time_since_epoch().count());
+  double key = static_cast<double>(at.time_since_epoch().count());
+  // A time that is due at once fires at once; one that lies ahead must not round to now.
+  if (at > now_ && key <= now) key = std::nextafter(now, HUGE_VAL);
+  timers_.Set(job.slot, key, job.view.sequence);
+}
+
 void Dispatcher::Core::FireTimers() {
   const double now = static_cast<double>(now_.time_since_epoch().count());
   while (!timers_.empty() && timers_.top_key() <= now) {
     JobRecord& job = jobs_.at(timers_.top());
-    Kill(job, DeadlineExceededError("program " + job.context.program->name +
-                                    ": timed out before it was done"));
+    const TimePoint latest = LatestStart(job);
+    if (job.timeout_at <= now_) {
+      Kill(job, DeadlineExceededError("program " + job.context.program->name +
+                                      ": timed out before it was done"));
+    } else if (latest < now_) {
+      const auto us = [](Duration d) { return std::to_string(d.count() / 1000) + " us"; };
+      Kill(job,
+           DeadlineExceededError(
+               "program " + job.context.program->name +
+               ": dropped, it cannot meet its deadline any more: " + us(*job.view.deadline - now_) +
+               " are left, what remains takes at least " + us(*job.view.deadline - latest)));
+    } else {
+      SetTimer(job);  // some of it was done since
+      continue;
+    }
     Settle(job);
   }
 }

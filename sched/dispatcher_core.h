@@ -10,6 +10,7 @@
 
 #include "sched/dispatcher.h"
 #include "sched/event_queue.h"
+#include "sched/fair_share.h"
 #include "sched/indexed_heap.h"
 #include "sched/job_table.h"
 #include "sched/occupancy.h"
@@ -30,10 +31,13 @@ class Dispatcher::Core {
   // The way in and out; these take the lock and give it back.
   Result<JobId> Submit(JobSpec spec);
   void Cancel(JobId id, Status why);
+  size_t CancelTenant(TenantId tenant, const Status& why);
   TimePoint Pump(TimePoint now);
   void OnEvent(const DeviceEvent& event);
   void SetPolicy(std::unique_ptr<Policy> policy);
   std::string policy_name();
+  Status SetTenantWeight(TenantId tenant, double weight);
+  TenantStats tenant_stats(TenantId tenant);
   DispatcherStats stats();
   Duration ExpectedTime(const Program& program, uint32_t rows);
 
@@ -47,6 +51,7 @@ class Dispatcher::Core {
     uint32_t first_block = 0;
     uint32_t blocks = 0;
     uint32_t done = 0;
+    double block_ns = 0;  // what the tenant was charged per block
     UnitId unit;
     TimePoint at{};
     bool lost = false;
@@ -54,6 +59,15 @@ class Dispatcher::Core {
     double key = 0;
     Duration remaining{0};
     uint32_t ready = 0;  // 0: not kept
+  };
+
+  // The jobs of one tenant that could launch; only while the policy is fair.
+  struct Tenant {
+    Tenant(HeapPositions& in_ready, HeapPositions& in_wider) : ready(in_ready), wider(in_wider) {}
+    IndexedHeap ready, wider;
+    uint32_t jobs = 0;     // not ended
+    uint32_t waiting = 0;  // of them, for an arena
+    double served_ns = 0;
   };
 
   // dispatcher.cc
@@ -75,17 +89,33 @@ class Dispatcher::Core {
   void Kill(JobRecord& job, Status status);
   void End(JobRecord& job, Status status);
   void Requeue(JobRecord& job);
+  void Unqueue(JobRecord& job);
+  void Wait(JobRecord& job);
+  void StopWaiting(JobRecord& job);
+  void UnqueueWithTenant(JobRecord& job);
+  void EnsureTenant(uint32_t tenant);
+  Status CheckTenant(TenantId tenant) const;
+  void SetTimer(JobRecord& job);
+  TimePoint LatestStart(const JobRecord& job) const;
   void LoseDevice(const Status& why, bool events_end);
   void FireTimers();
   void GiveUpHung();
   bool Start(JobRecord& job);
   void WakeWaiter();
   std::string Where(const JobRecord& job, uint32_t kernel) const;
-  double BlockNs(const JobRecord& job, uint32_t kernel) const {
-    const TimeEstimate& learned = job.profile->kernels[kernel];
+  static double BlockNs(const Kernel& kernel, const TimeEstimate& learned) {
     if (learned.samples() > 0) return learned.mean_ns() > 1 ? learned.mean_ns() : 1;
-    return static_cast<double>(job.context.program->kernels[kernel].estimated_block_time.count());
+    return static_cast<double>(kernel.estimated_block_time.count());
   }
+  double BlockNs(const JobRecord& job, uint32_t kernel) const {
+    return BlockNs(job.context.program->kernels[kernel], job.profile->kernels[kernel]);
+  }
+  struct Times {
+    double work_ns, alone_ns;
+    bool guessed;
+  };
+  Times TimesOf(const Program& program, const ProgramProfile& profile) const;
+  uint32_t Capacity(const Kernel& kernel) const;
 
   // dispatcher_trace.cc
   bool Traces(const JobRecord& job) const {
@@ -103,6 +133,8 @@ class Dispatcher::Core {
   bool QueueOn(UnitId unit);
   void SchedulePacked();
   JobRecord* PickReady();
+  JobRecord& FirstOfTenant(uint32_t tenant);
+  uint32_t ActiveJobs() const;
   JobRecord* PickBehind(uint32_t unit);
   bool Startable(JobRecord& job);
   UnitId ChooseUnit(const JobRecord& job);
@@ -134,11 +166,16 @@ class Dispatcher::Core {
   std::vector<LaunchRecord> launches_;
   std::vector<uint32_t> free_launches_;
   IndexedHeap ready_, wider_, waiters_, timers_;
-  std::optional<UnitOccupancy> units_;     // unit-addressed devices
+  FairShare shares_;
+  HeapPositions in_tenant_ready_, in_tenant_wider_;
+  std::vector<Tenant> tenants_;         // by id
+  uint32_t starved_ = kNone;            // the tenant that the decision under way is for; kNone: any
+  std::optional<UnitOccupancy> units_;  // unit-addressed devices
   std::optional<PackedOccupancy> packed_;  // hardware-placed ones
   BitSet blocked_;                         // units that refused a launch; until their next event
   std::vector<uint32_t> unit_job_;         // the job a unit ran last, for counting preemptions
   uint64_t next_sequence_ = 0;
+  uint64_t next_turn_ = 0;
   uint32_t ended_first_ = kNone, ended_last_ = kNone;  // jobs to deliver, in the order they ended
   uint32_t arenas_held_ = 0;
   uint32_t running_jobs_ = 0;

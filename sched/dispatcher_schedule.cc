@@ -36,10 +36,19 @@ bool Dispatcher::Core::Startable(JobRecord& job) {
 // one.
 JobRecord* Dispatcher::Core::PickReady() {
   while (num_ready() > 0) {
-    JobRecord& job = jobs_.at(ready_.empty() ? wider_.top() : ready_.top());
+    starved_ = shares_.Starved();
+    JobRecord& job = starved_ != kNone ? FirstOfTenant(starved_)
+                                       : jobs_.at(ready_.empty() ? wider_.top() : ready_.top());
     if (Startable(job)) return &job;
   }
   return nullptr;
+}
+
+// Of a tenant that lacks its share; so its one job takes every unit before another tenant's gets
+// one.
+JobRecord& Dispatcher::Core::FirstOfTenant(uint32_t tenant) {
+  const Tenant& t = tenants_[tenant];
+  return jobs_.at(t.ready.empty() ? t.wider.top() : t.ready.top());
 }
 
 // For a place behind a running launch: the job that runs there goes on unless the policy puts a
@@ -48,13 +57,22 @@ JobRecord* Dispatcher::Core::PickBehind(uint32_t unit) {
   const uint32_t runs = unit_job_[unit];
   while (runs != kNone && wider_.Contains(runs)) {
     JobRecord& job = jobs_.at(runs);
-    if (ready_.empty() || ready_.GoesBeforeTop(policy_->Key(job.view, now_), job.view.sequence)) {
+    starved_ = shares_.Starved();
+    if (starved_ != kNone && starved_ != job.view.tenant.value()) break;
+    const IndexedHeap& ready = starved_ != kNone ? tenants_[starved_].ready : ready_;
+    if (ready.empty() || ready.GoesBeforeTop(policy_->Key(job.view, now_), job.view.sequence)) {
       return &job;
     }
-    JobRecord& first = jobs_.at(ready_.top());
+    JobRecord& first = jobs_.at(ready.top());
     if (Startable(first)) return &first;
   }
   return PickReady();
+}
+
+// Jobs that want units, for the decision under way.
+uint32_t Dispatcher::Core::ActiveJobs() const {
+  if (starved_ == kNone) return jobs_.live() - ended_ - waiters_.size();
+  return tenants_[starved_].jobs - tenants_[starved_].waiting;
 }
 
 // --- Where
@@ -109,7 +127,7 @@ bool Dispatcher::Core::WorthWaking(const JobRecord& job, Duration latency) {
   constexpr uint32_t kLook = 8;
   for (uint32_t i = 0; i < std::min(kLook, ready_.size()) && wait_ns < limit_ns; ++i) {
     const JobRecord& other = jobs_.at(ready_.at(i));
-    if (&other != &job) wait_ns += other.remaining_ns;
+    if (&other != &job) wait_ns += other.work_ns;
   }
   return wait_ns >= limit_ns;
 }
@@ -137,7 +155,7 @@ uint32_t Dispatcher::Core::ChooseBlocks(const JobRecord& job, uint32_t kernel) {
   const double in_quantum = static_cast<double>(options_.quantum.count()) / block_ns;
   const uint32_t quantum_blocks = in_quantum < left ? static_cast<uint32_t>(in_quantum) : left;
   uint32_t share = left;
-  const uint32_t active = std::max(1u, jobs_.live() - ended_ - waiters_.size());
+  const uint32_t active = std::max(1u, ActiveJobs());
   if (active < info_.units) {
     uint32_t awake = 0;
     Duration latency{0};
@@ -301,14 +319,16 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
   } else {
     packed_->Add(slot, job.context.program->kernels[kernel].resources, blocks);
   }
+  record.block_ns = BlockNs(job, kernel) * k.share;
+  shares_.Charge(job.view.tenant.value(), blocks * record.block_ns);
+  job.issued_ns += blocks * double{k.block_ns} / k.width;
+  job.view.last_turn = next_turn_++;
   if (job.in_flight++ == 0) ++running_jobs_;
-  ++job.view.rounds;
   ++stats_.decisions;
   ++stats_.launches;
   if (k.unissued() == 0) std::erase(cursor.ready, kernel);
   if (cursor.ready.empty()) {
-    ready_.Remove(job.slot);
-    wider_.Remove(job.slot);
+    Unqueue(job);
   } else {
     Requeue(job);
   }

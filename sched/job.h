@@ -25,8 +25,8 @@ struct RequestAttributes {
   std::optional<TimePoint> timeout_at;  // the job is dropped at its next boundary after this
   uint32_t priority = 0;                // 0 default, 1 highest, larger is lower
   size_t memory_bytes = 0;              // for its values outside arenas; 0: the runtime's default
-  Duration service_time{0};             // whole request alone on the device, estimated
-  Duration remaining_path{0};           // expected after this job
+  Duration service_time{0};             // whole request alone on the device; 0: this job's own
+  Duration remaining_path{0};           // expected after this job, alone on the device
   bool traced = true;                   // recorded while a trace is taken (TraceRecorder::Samples)
 };
 
@@ -47,17 +47,19 @@ struct JobSpec {
   JobListener* listener = nullptr;  // outlives the job
 };
 
-// The dispatcher's summary of one job, all that a policy may look at.
+// The dispatcher's summary of one job, all that a policy may look at. Times are those of a job
+// alone on the device, as wide as it gets; learned where its program ran before, estimated
+// otherwise.
 struct JobView {
   JobId id;
   TenantId tenant;
   TimePoint arrival{};
   std::optional<TimePoint> deadline;
-  uint32_t priority = 0;
-  Duration service_time{0};    // own device time from start to end, estimated, > 0
+  uint32_t priority = 0;       // 0: none given
+  Duration service_time{0};    // the whole request, or this job if that is unknown; constant, > 0
   Duration remaining_time{0};  // what is left of this job plus its remaining path, > 0
   Duration attained_time{0};   // device time used so far
-  uint64_t rounds = 0;         // scheduling turns had so far (rr)
+  uint64_t last_turn = 0;      // a counter that runs on at every submit and every launch (rr)
   uint64_t sequence = 0;       // submission order, the tie breaker
 };
 

@@ -38,7 +38,9 @@ void JobTable::Free(JobRecord& job) {
   job.in_flight = 0;
   job.lost = 0;
   job.last_unit = kNone;
+  job.timeout_at = TimePoint::max();
   job.dying = false;
+  job.cancelled = false;
   job.holds_arena = false;
   job.delivered = false;
   job.next = free_;

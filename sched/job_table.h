@@ -19,6 +19,11 @@ struct KernelCursor {
   uint32_t back = 0;         // blocks [back, grid) are issued
   uint32_t done = 0;         // finished blocks
   uint32_t last_unit = ~0u;  // the unit that finished the producer last
+  // One block, as expected when the job started; what is left of the job is counted in these, so
+  // that it comes to nothing at the end whatever was learned meanwhile.
+  float block_ns = 0;
+  float share = 1;  // of a unit that a block takes
+  float width = 1;  // blocks that run at once when the job is alone on the device
 
   uint32_t unissued() const { return back - front; }
 };
@@ -41,7 +46,12 @@ struct JobRecord {
   std::unique_ptr<JobCursor> cursor;  // from start to end
   Status end_status;
   Duration remaining_path{0};
-  double remaining_ns = 0;   // of this job's blocks, without the path
+  TimePoint timeout_at = TimePoint::max();
+  double work_ns = 0;        // left of this job: of its blocks together, in time of a whole unit
+  double alone_ns = 0;       // the same, alone on the device; without the path
+  double issued_ns = 0;      // of alone_ns, what is in flight
+  bool guessed = false;      // a kernel of it has never run: its time is an estimate
+  bool cancelled = false;    // that is how it ends
   uint32_t slot = 0;         // own index
   uint32_t generation = 0;   // tells a JobId from an earlier user of the slot
   uint32_t in_flight = 0;    // launches not reported over, lost ones included

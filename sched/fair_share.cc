@@ -1,0 +1,119 @@
+#include "sched/fair_share.h"
+
+#include <algorithm>
+
+namespace plexus {
+namespace {
+constexpr uint32_t kRecentreAfter = 1u << 20;
+}
+
+Status FairShare::CheckWeight(double weight) {
+  if (weight >= kMinWeight && weight <= kMaxWeight) return OkStatus();
+  return InvalidArgumentError("a tenant's weight is a number from 0.001 to 1000000, got " +
+                              std::to_string(weight));
+}
+
+void FairShare::Reserve(uint32_t tenants) {
+  if (tenants <= size()) return;
+  Tenant fresh;
+  fresh.v = now();
+  tenants_.resize(tenants, fresh);
+  runnable_.Reserve(tenants);
+}
+
+void FairShare::Move(Tenant& tenant, double v) {
+  if (tenant.active) sum_ += tenant.weight * (v - tenant.v);
+  tenant.v = v;
+}
+
+void FairShare::SetKey(uint32_t tenant) {
+  const Tenant& t = tenants_[tenant];
+  runnable_.Set(tenant, t.v + threshold_ns_ * t.inverse_weight, tenant);
+}
+
+void FairShare::SetWeight(uint32_t tenant, double weight) {
+  Tenant& t = tenants_[tenant];
+  if (t.active) {
+    sum_ += (weight - t.weight) * t.v;
+    weight_ += weight - t.weight;
+  }
+  t.weight = weight;
+  t.inverse_weight = 1 / weight;
+  if (runnable_.Contains(tenant)) SetKey(tenant);
+}
+
+void FairShare::SetThreshold(std::optional<Duration> threshold) {
+  on_ = threshold.has_value() && *threshold < Duration::max();
+  threshold_ns_ = on_ ? static_cast<double>(threshold->count()) : 0;
+  for (Tenant& tenant : tenants_) tenant.v = 0;
+  sum_ = rest_ = 0;
+  Recentre();
+}
+
+void FairShare::Recentre() {
+  const double zero = now();
+  charges_ = 0;
+  rest_ = sum_ = weight_ = 0;
+  for (uint32_t i = 0; i < size(); ++i) {
+    Tenant& t = tenants_[i];
+    t.v -= zero;
+    if (t.active) {
+      sum_ += t.weight * t.v;
+      weight_ += t.weight;
+    }
+    if (runnable_.Contains(i)) SetKey(i);
+  }
+}
+
+void FairShare::Join(uint32_t tenant) {
+  Tenant& t = tenants_[tenant];
+  const double reach = this->reach() * t.inverse_weight;
+  t.v = std::clamp(t.v, now() - reach, now() + reach);
+  t.active = true;
+  ++active_;
+  sum_ += t.weight * t.v;
+  weight_ += t.weight;
+}
+
+void FairShare::Leave(uint32_t tenant) {
+  Tenant& t = tenants_[tenant];
+  runnable_.Remove(tenant);
+  t.active = false;
+  const double before = now();
+  if (--active_ == 0) {
+    rest_ = before;
+    sum_ = weight_ = 0;
+  } else {
+    sum_ -= t.weight * t.v;
+    weight_ -= t.weight;
+  }
+}
+
+void FairShare::SetRunnable(uint32_t tenant, bool runnable) {
+  if (!runnable || !on_) {
+    runnable_.Remove(tenant);
+    return;
+  }
+  if (runnable_.Contains(tenant)) return;
+  // As in Join, against the others alone: V would move with it.
+  Tenant& t = tenants_[tenant];
+  if (active_ > 1) {
+    const double others = (sum_ - t.weight * t.v) / (weight_ - t.weight);
+    if (t.v < others - reach() * t.inverse_weight) Move(t, others - reach() * t.inverse_weight);
+  }
+  SetKey(tenant);
+}
+
+void FairShare::Charge(uint32_t tenant, double ns) {
+  Tenant& t = tenants_[tenant];
+  Move(t, t.v + ns * t.inverse_weight);
+  if (runnable_.Contains(tenant)) SetKey(tenant);
+  if (++charges_ == kRecentreAfter) Recentre();
+}
+
+uint32_t FairShare::Starved() const {
+  if (runnable_.empty() || runnable_.top_key() * weight_ >= sum_) return kNone;
+  return runnable_.top();
+}
+
+}  // namespace plexus
