@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "sched/policy.h"
+
 namespace plexus::cli {
 
 // Exit codes of every command.
@@ -16,7 +18,7 @@ inline constexpr int kExitCannotStart = 3;  // port, repository, permission
 
 struct RuntimeFlags {
   uint32_t threads = 0;
-  std::string policy = "srpt";
+  std::string policy{kDefaultPolicy};
   uint64_t program_cache_bytes = uint64_t{2} << 30;
   uint64_t value_memory_bytes = 0;
   uint64_t request_memory_bytes = 0;

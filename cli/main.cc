@@ -110,10 +110,18 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
       ->capture_default_str()
       ->type_name("N")
       ->check(Whole(0, 1024));
-  command->add_option("--policy", flags->policy, "What runs next: fifo or srpt")
+  command
+      ->add_option("--policy", flags->policy,
+                   "What runs next: fifo, sjf, srpt, edf, priority[(LEVEL)], stretch[(K)], or "
+                   "fair(POLICY, MICROSECONDS)")
       ->capture_default_str()
-      ->type_name("NAME")
-      ->transform(OneOf(PolicyNames()));
+      ->type_name("POLICY")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const auto policy = MakePolicy(text);
+            return policy.ok() ? std::string() : policy.status().message();
+          },
+          ""));
   command
       ->add_option("--program-cache-bytes", flags->program_cache_bytes,
                    "Compiled programs kept (1GiB, 512MB; default 2GiB)")

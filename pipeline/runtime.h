@@ -16,12 +16,13 @@
 #include "program/compiler.h"
 #include "sched/dispatcher.h"
 #include "sched/job.h"
+#include "sched/policy.h"
 
 namespace plexus {
 
 struct RuntimeOptions {
   uint32_t threads = 0;  // CPU workers; 0: one per core
-  std::string policy = "srpt";
+  std::string policy = std::string(kDefaultPolicy);  // MakePolicy
   size_t program_cache_bytes = size_t{2} << 30;  // arenas excluded; least recently used go first
   size_t arena_budget_bytes = size_t{4} << 30;
   // Values outside arenas (outputs, and what control flow and data-dependent shapes make): of all

@@ -171,6 +171,11 @@ uint32_t Dispatcher::Core::ChooseBlocks(const JobRecord& job, uint32_t kernel) {
     share = CeilDiv(left, width);
     if (width > 1 && share * block_ns > kBalanceNs) share = CeilDiv(share, 2);
   }
+  // Filling the gap between two kernels of a tenant that lacks its share: with as little as can be.
+  if (starved_ == kNone && shares_.StarvedSoon()) {
+    const double gap_ns = static_cast<double>(options_.in_flight_bound.count());
+    share = std::min(share, static_cast<uint32_t>(std::min(gap_ns / block_ns, 4e9)));
+  }
   return std::max(1u, std::min(share, quantum_blocks));
 }
 

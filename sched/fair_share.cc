@@ -16,9 +16,10 @@ Status FairShare::CheckWeight(double weight) {
 void FairShare::Reserve(uint32_t tenants) {
   if (tenants <= size()) return;
   Tenant fresh;
-  fresh.v = now();
+  fresh.v = origin_;
   tenants_.resize(tenants, fresh);
   runnable_.Reserve(tenants);
+  pending_.Reserve(tenants);
 }
 
 void FairShare::Move(Tenant& tenant, double v) {
@@ -28,7 +29,12 @@ void FairShare::Move(Tenant& tenant, double v) {
 
 void FairShare::SetKey(uint32_t tenant) {
   const Tenant& t = tenants_[tenant];
-  runnable_.Set(tenant, t.v + threshold_ns_ * t.inverse_weight, tenant);
+  const double key = t.v + threshold_ns_ * t.inverse_weight;
+  if (runnable_.Contains(tenant)) {
+    runnable_.Set(tenant, key, tenant);
+  } else if (pending_.Contains(tenant)) {
+    pending_.Set(tenant, key, tenant);
+  }
 }
 
 void FairShare::SetWeight(uint32_t tenant, double weight) {
@@ -39,20 +45,25 @@ void FairShare::SetWeight(uint32_t tenant, double weight) {
   }
   t.weight = weight;
   t.inverse_weight = 1 / weight;
-  if (runnable_.Contains(tenant)) SetKey(tenant);
+  SetKey(tenant);
 }
 
 void FairShare::SetThreshold(std::optional<Duration> threshold) {
   on_ = threshold.has_value() && *threshold < Duration::max();
   threshold_ns_ = on_ ? static_cast<double>(threshold->count()) : 0;
-  for (Tenant& tenant : tenants_) tenant.v = 0;
-  sum_ = rest_ = 0;
+  for (uint32_t i = 0; i < size(); ++i) {
+    runnable_.Remove(i);
+    pending_.Remove(i);
+    tenants_[i].v = 0;
+  }
+  sum_ = rest_ = origin_ = 0;
   Recentre();
 }
 
 void FairShare::Recentre() {
   const double zero = now();
   charges_ = 0;
+  origin_ -= zero;
   rest_ = sum_ = weight_ = 0;
   for (uint32_t i = 0; i < size(); ++i) {
     Tenant& t = tenants_[i];
@@ -61,7 +72,7 @@ void FairShare::Recentre() {
       sum_ += t.weight * t.v;
       weight_ += t.weight;
     }
-    if (runnable_.Contains(i)) SetKey(i);
+    SetKey(i);
   }
 }
 
@@ -78,6 +89,7 @@ void FairShare::Join(uint32_t tenant) {
 void FairShare::Leave(uint32_t tenant) {
   Tenant& t = tenants_[tenant];
   runnable_.Remove(tenant);
+  pending_.Remove(tenant);
   t.active = false;
   const double before = now();
   if (--active_ == 0) {
@@ -90,16 +102,21 @@ void FairShare::Leave(uint32_t tenant) {
 }
 
 void FairShare::SetRunnable(uint32_t tenant, bool runnable) {
-  if (!runnable || !on_) {
+  const bool was = runnable_.Contains(tenant);
+  if (!on_ || !tenants_[tenant].active) runnable = false;
+  if (was == runnable) return;
+  if (!runnable) {
     runnable_.Remove(tenant);
-    return;
-  }
-  if (runnable_.Contains(tenant)) return;
-  // As in Join, against the others alone: V would move with it.
-  Tenant& t = tenants_[tenant];
-  if (active_ > 1) {
-    const double others = (sum_ - t.weight * t.v) / (weight_ - t.weight);
-    if (t.v < others - reach() * t.inverse_weight) Move(t, others - reach() * t.inverse_weight);
+    if (on_ && tenants_[tenant].active) pending_.Set(tenant, 0, tenant);
+  } else {
+    // As in Join, against the others alone: V would move with it.
+    Tenant& t = tenants_[tenant];
+    if (active_ > 1) {
+      const double others = (sum_ - t.weight * t.v) / (weight_ - t.weight);
+      if (t.v < others - reach() * t.inverse_weight) Move(t, others - reach() * t.inverse_weight);
+    }
+    pending_.Remove(tenant);
+    runnable_.Set(tenant, 0, tenant);
   }
   SetKey(tenant);
 }
@@ -107,7 +124,7 @@ void FairShare::SetRunnable(uint32_t tenant, bool runnable) {
 void FairShare::Charge(uint32_t tenant, double ns) {
   Tenant& t = tenants_[tenant];
   Move(t, t.v + ns * t.inverse_weight);
-  if (runnable_.Contains(tenant)) SetKey(tenant);
+  SetKey(tenant);
   if (++charges_ == kRecentreAfter) Recentre();
 }
 

@@ -33,7 +33,8 @@ class FairShare {
 
   explicit FairShare(Duration burst) : burst_ns_(static_cast<double>(burst.count())) {}
 
-  // Room for tenants 0 .. tenants-1; new ones have weight 1 and owe nothing.
+  // Room for tenants 0 .. tenants-1; new ones have weight 1 and are as if they had been idle since
+  // the threshold was set.
   void Reserve(uint32_t tenants);
   uint32_t size() const { return static_cast<uint32_t>(tenants_.size()); }
 
@@ -44,7 +45,7 @@ class FairShare {
   double weight(uint32_t tenant) const { return tenants_[tenant].weight; }
 
   // From which deficit on a tenant goes first; nullopt or Duration::max(): never. Everybody starts
-  // anew with a deficit of 0.
+  // anew with a deficit of 0, and nobody is runnable.
   void SetThreshold(std::optional<Duration> threshold);
   // Whether a tenant can ever go first.
   bool on() const { return on_; }
@@ -60,6 +61,9 @@ class FairShare {
   // Of the runnable tenants that lack more than the threshold the one that has lacked it longest;
   // kNone when there is none.
   uint32_t Starved() const;
+  // Whether an active tenant that lacks more than the threshold has nothing to launch right now:
+  // it is about to have, and should not find the device full of others' work.
+  bool StarvedSoon() const { return !pending_.empty() && pending_.top_key() * weight_ < sum_; }
   double deficit_ns(uint32_t tenant) const {
     const Tenant& t = tenants_[tenant];
     return (now() - t.v) * t.weight;
@@ -82,11 +86,13 @@ class FairShare {
   bool on_ = false;
   double threshold_ns_ = 0;
   std::vector<Tenant> tenants_;
-  IndexedHeap runnable_;  // by v + threshold / weight; while on
-  double sum_ = 0;        // of weight x v over active tenants
-  double weight_ = 0;     // of all active tenants; exactly 0 when there is none
+  // By v + threshold / weight, while on: active tenants that could launch, and the others.
+  IndexedHeap runnable_, pending_;
+  double sum_ = 0;     // of weight x v over active tenants
+  double weight_ = 0;  // of all active tenants; exactly 0 when there is none
   uint32_t active_ = 0;
   double rest_ = 0;
+  double origin_ = 0;  // V when the threshold was set
   uint32_t charges_ = 0;
 };
 

@@ -122,14 +122,33 @@ TEST(FairShareTest, ATenantThatCouldNotLaunchForLongDoesNotTakeOverAfterwards) {
   EXPECT_NEAR(s.fair.deficit_ns(1), 50 * kMs, 1);
 }
 
-TEST(FairShareTest, ANewTenantAndANewThresholdStartFromZero) {
+TEST(FairShareTest, ATenantNeverHeardOfIsLikeAnIdleOne) {
+  Shares s(1);
+  s.fair.Charge(0, 500 * kMs);
+  s.fair.Reserve(2);
+  s.Come(1);
+  EXPECT_NEAR(s.fair.deficit_ns(1), 50 * kMs, 1);
+}
+
+TEST(FairShareTest, ANewThresholdStartsFromZero) {
   Shares s(2);
   s.fair.Charge(0, 500 * kMs);
-  s.fair.Reserve(3);
-  s.Come(2);
-  EXPECT_NEAR(s.fair.deficit_ns(2), 0, 1);
   s.fair.SetThreshold(Duration{1000});
-  for (uint32_t t = 0; t < 3; ++t) EXPECT_EQ(s.fair.deficit_ns(t), 0);
+  for (uint32_t t = 0; t < 2; ++t) EXPECT_EQ(s.fair.deficit_ns(t), 0);
+  EXPECT_EQ(s.fair.Starved(), FairShare::kNone);
+}
+
+TEST(FairShareTest, AStarvedTenantThatCannotLaunchIsExpected) {
+  Shares s(2);
+  s.fair.Charge(0, 10 * kMs);
+  EXPECT_FALSE(s.fair.StarvedSoon());
+  s.fair.SetRunnable(1, false);
+  EXPECT_TRUE(s.fair.StarvedSoon());
+  s.fair.Charge(0, -10 * kMs);
+  EXPECT_FALSE(s.fair.StarvedSoon());
+  s.fair.Charge(0, 10 * kMs);
+  s.fair.Leave(1);
+  EXPECT_FALSE(s.fair.StarvedSoon());
 }
 
 TEST(FairShareTest, MillionsOfChargesKeepTheNumbersExact) {
