@@ -25,7 +25,7 @@ Result<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size_bytes) {
   }
   // Never empty, so that data() is a valid pointer for zero-sized tensors too.
   const size_t rounded = std::max(kAlignment, (size_bytes + kAlignment - 1) & ~(kAlignment - 1));
-  constexpr size_t kOverheadBytes = 128;  // of what describes it
+  constexpr size_t kOverheadBytes = 384;  // of what describes it and its tensor
   MemoryCharge charge(HostScope::Memory());
   PLEXUS_RETURN_IF_ERROR(charge.Grow(rounded + kOverheadBytes));
   const bool paged = size_bytes >= kPagedBytes;

@@ -7,9 +7,9 @@ namespace plexus {
 namespace {
 
 // Passes keep results of up to 64 MiB, or as large as their inputs; the rest is room to work in.
-constexpr size_t kMemoryBytes = size_t{512} << 20;
+constexpr size_t kMemoryBytes = size_t{128} << 20;
 constexpr size_t kTimesInputs = 8;
-constexpr Duration kTime = std::chrono::seconds(10);
+constexpr Duration kTime = std::chrono::seconds(2);
 
 }  // namespace
 
