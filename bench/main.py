@@ -14,6 +14,7 @@ EXPERIMENTS = {
     "latency": ("latency", "batch-1 latency and memory per model against ONNX Runtime"),
     "fig2": ("fig2", "simulated: head-of-line blocking against hardware queues"),
     "compile": ("compile_time", "load time, first request and new shapes against ONNX Runtime"),
+    "mix8": ("mix8", "eight CNNs under load: policies, ONNX Runtime's ways to serve, an ideal queue"),
 }
 
 
@@ -22,7 +23,7 @@ def main() -> int:
     parser.add_argument("name", nargs="?", help="the experiment")
     parser.add_argument("--quick", action="store_true", help="end within 5 minutes")
     parser.add_argument("--list", action="store_true", help="name the experiments")
-    parser.add_argument("--only", help="comma-separated models, for finding out why")
+    parser.add_argument("--only", help="comma-separated models (mix8: systems), for finding out why")
     args = parser.parse_args()
     if args.list or args.name is None:
         for name, (_, what) in EXPERIMENTS.items():

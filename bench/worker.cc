@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "base/log.h"
+#include "bench/load.h"
 #include "graph/onnx/onnx_import.h"
 #include "pipeline/runtime.h"
+#include "sched/policy.h"
 
 namespace plexus {
 namespace {
@@ -46,14 +48,20 @@ Result<Tensor> ReadTensor(const Json& spec) {
 
 class Worker {
  public:
-  explicit Worker(std::unique_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
+  explicit Worker(std::unique_ptr<Runtime> runtime)
+      : runtime_(std::move(runtime)), load_(*runtime_) {}
 
   Result<Json> Handle(const Json& command) {
     const auto& name = command.at("cmd").get_ref<const std::string&>();
     if (name == "load") return Load(command);
     if (name == "run") return Run(command);
     if (name == "kernels") return Kernels(command);
+    if (name == "prepare") return Prepare(command);
+    if (name == "replay") return load_.Replay(command);
+    if (name == "clients") return load_.RunClients(command);
+    if (name == "policy") return SetPolicy(command);
     if (name == "unload") {
+      load_.Forget(command.at("name").get<std::string>());
       models_.erase(command.at("name").get<std::string>());
       return Json::object();
     }
@@ -75,18 +83,48 @@ class Worker {
     return Json{{"ms", MsSince(begin)}};
   }
 
-  // Runs every input set once per iteration, in turn; one time per run.
-  Result<Json> Run(const Json& command) {
+  Result<ExecutablePtr> Find(const Json& command) const {
     const auto found = models_.find(command.at("name").get<std::string>());
     if (found == models_.end()) return NotFoundError("model is not loaded");
+    return found->second;
+  }
+
+  static Result<std::vector<Tensor>> ReadInputs(const Graph& graph, const Json& set) {
+    std::vector<Tensor> inputs;
+    for (ValueId id : graph.inputs()) {
+      PLEXUS_ASSIGN_OR_RETURN(Tensor tensor, ReadTensor(set.at(graph.value(id).name)));
+      inputs.push_back(std::move(tensor));
+    }
+    return inputs;
+  }
+
+  Result<Json> Prepare(const Json& command) {
+    PLEXUS_ASSIGN_OR_RETURN(const ExecutablePtr model, Find(command));
+    PLEXUS_ASSIGN_OR_RETURN(std::vector<Tensor> inputs,
+                            ReadInputs(model->graph(), command.at("inputs")));
+    std::vector<float> expected;
+    for (const Json& spec : command.at("expected")) {
+      PLEXUS_ASSIGN_OR_RETURN(const Tensor tensor, ReadTensor(spec));
+      const std::span<const float> values = tensor.data<float>();
+      expected.insert(expected.end(), values.begin(), values.end());
+    }
+    load_.Prepare(model->name(), model, std::move(inputs), std::move(expected));
+    return Json::object();
+  }
+
+  Result<Json> SetPolicy(const Json& command) {
+    PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy,
+                            MakePolicy(command.at("policy").get_ref<const std::string&>()));
+    runtime_->dispatcher().SetPolicy(std::move(policy));
+    return Json::object();
+  }
+
+  // Runs every input set once per iteration, in turn; one time per run.
+  Result<Json> Run(const Json& command) {
+    PLEXUS_ASSIGN_OR_RETURN(const ExecutablePtr model, Find(command));
     std::vector<std::vector<Tensor>> sets;
     for (const Json& set : command.at("inputs")) {
-      std::vector<Tensor> inputs;
-      for (ValueId id : found->second->graph().inputs()) {
-        PLEXUS_ASSIGN_OR_RETURN(Tensor tensor,
-                                ReadTensor(set.at(found->second->graph().value(id).name)));
-        inputs.push_back(std::move(tensor));
-      }
+      PLEXUS_ASSIGN_OR_RETURN(std::vector<Tensor> inputs, ReadInputs(model->graph(), set));
       sets.push_back(std::move(inputs));
     }
     const int iterations = command.at("iterations").get<int>();
@@ -95,7 +133,7 @@ class Worker {
     for (int i = 0; i < iterations; ++i) {
       for (const std::vector<Tensor>& inputs : sets) {
         const auto begin = SteadyClock::now();
-        result = runtime_->Run(found->second, inputs);
+        result = runtime_->Run(model, inputs);
         times.push_back(MsSince(begin));
         PLEXUS_RETURN_IF_ERROR(result.status);
       }
@@ -143,6 +181,7 @@ class Worker {
 
   std::unique_ptr<Runtime> runtime_;
   std::map<std::string, ExecutablePtr> models_;
+  LoadDriver load_;
 };
 
 int Main(int argc, char** argv) {

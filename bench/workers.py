@@ -6,6 +6,13 @@ One JSON command per line, one JSON answer per line, {"error": ...} on failure:
    "iterations", "outputs_to"?}                 -> {"ms": [...], "outputs": [{dtype, shape, file}]}
   {"cmd": "memory"}                                                  -> {"rss_bytes", "peak_bytes"}
   {"cmd": "unload", "name"}                                          -> {}
+Under load (the peer is ort_load.py, which knows the first two):
+  {"cmd": "prepare", "name", "inputs": {input: ...}, "expected": [{dtype, shape, file}]}  -> {}
+  {"cmd": "replay", "models": [name], "which": [index], "arrivals_ms", "tenants"}
+                                                 -> {"latency_ms", "late_ms", "wall_ms", "rel_err"}
+  {"cmd": "clients", "models", "seconds", "clients": [{"tenant", "in_flight", "which", "think_ms"}]}
+                         -> {"clients": [{"latency_ms", "which", "tenant_ms"}], "rel_err", "wall_ms"}
+  {"cmd": "policy", "policy"}, {"cmd": "weight", "tenant", "weight"}                      -> {}
 `inputs` lists sets that are run in turn, once each per iteration; `outputs` are the last run's.
 """
 
@@ -66,6 +73,11 @@ def plexus_worker(threads: int) -> Worker:
 
 def ort_worker(threads: int) -> Worker:
     return Worker(f"ort {threads}t", [sys.executable, __file__, str(threads)])
+
+
+def ort_load(system: str, *options: str) -> Worker:
+    command = [sys.executable, str(ROOT / "bench" / "ort_load.py"), system, *options]
+    return Worker(f"ort {system}", command)
 
 
 def _status_bytes(field: str) -> int:
