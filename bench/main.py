@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "fig2": ("fig2", "simulated: head-of-line blocking against hardware queues"),
     "compile": ("compile_time", "load time, first request and new shapes against ONNX Runtime"),
     "mix8": ("mix8", "eight CNNs under load: policies, ONNX Runtime's ways to serve, an ideal queue"),
+    "fairness": ("fairness", "a light tenant beside a flood, and weights 3:1"),
 }
 
 

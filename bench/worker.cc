@@ -60,6 +60,7 @@ class Worker {
     if (name == "replay") return load_.Replay(command);
     if (name == "clients") return load_.RunClients(command);
     if (name == "policy") return SetPolicy(command);
+    if (name == "weight") return SetWeight(command);
     if (name == "unload") {
       load_.Forget(command.at("name").get<std::string>());
       models_.erase(command.at("name").get<std::string>());
@@ -116,6 +117,12 @@ class Worker {
     PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy,
                             MakePolicy(command.at("policy").get_ref<const std::string&>()));
     runtime_->dispatcher().SetPolicy(std::move(policy));
+    return Json::object();
+  }
+
+  Result<Json> SetWeight(const Json& command) {
+    PLEXUS_RETURN_IF_ERROR(runtime_->dispatcher().SetTenantWeight(
+        TenantId(command.at("tenant").get<uint32_t>()), command.at("weight").get<double>()));
     return Json::object();
   }
 
