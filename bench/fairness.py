@@ -60,7 +60,7 @@ def clients(worker, seconds: float, *specs) -> dict:
 def run(quick: bool, only: set | None):
     models.prepare()
     # Alone and under the flood take turns: A B B A.
-    rounds, seconds = (2, 20) if quick else (8, 40)
+    rounds, seconds = (2, 20) if quick else (8, 30)
     policies = [FAIR, "fifo", "srpt"]
     alone, loaded, shares, errors, others = [], {p: [] for p in policies}, [], [], []
     load_share = []

@@ -181,7 +181,7 @@ Result<Json> LoadDriver::RunClients(const Json& command) {
     threads.emplace_back([&] { slot.Run(runtime_, models, end); });
   }
   const auto tenant_ms = [&](uint32_t tenant) {
-    return Milliseconds(runtime_.dispatcher().TenantTime(TenantId(tenant)));
+    return Milliseconds(runtime_.dispatcher().tenant_stats(TenantId(tenant)).time);
   };
   // Device time counts while everybody is at it: neither the start nor the end.
   SleepUntil(clock, begin + (end - begin) / 10);

@@ -36,11 +36,11 @@ class Server:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        options.inter_op_num_threads = 1
         if self.shared:
             options.use_per_session_threads = False
         else:
             options.intra_op_num_threads = self.threads
+            options.inter_op_num_threads = 1
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "1" if self.spin else "0"
         )
