@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "compile": ("compile_time", "load time, first request and new shapes against ONNX Runtime"),
     "mix8": ("mix8", "eight CNNs under load: policies, ONNX Runtime's ways to serve, an ideal queue"),
     "fairness": ("fairness", "a light tenant beside a flood, and weights 3:1"),
+    "sim-speed": ("sim_speed", "block events per second of the simulated GPU and the dispatcher"),
 }
 
 

@@ -246,13 +246,17 @@ TimePoint SimGpu::NextReportAt() const {
   return next;
 }
 
-TimePoint SimGpu::NextAt() const { return std::min(NextDeviceAt(), NextReportAt()); }
+// What is left when nothing is in flight any more (a stream's gap, the end of aborted blocks) is
+// done when the next launch gives time a reason to go on.
+TimePoint SimGpu::NextAt() const {
+  return in_flight_ == 0 ? TimePoint::max() : std::min(NextDeviceAt(), NextReportAt());
+}
 
 bool SimGpu::Step() {
   const TimePoint device_at = NextDeviceAt();
   const TimePoint report_at = NextReportAt();
   const TimePoint next = std::min(device_at, report_at);
-  if (next == TimePoint::max()) return false;
+  if (in_flight_ == 0 || next == TimePoint::max()) return false;
   clock_.AdvanceTo(next);
   if (device_at <= report_at) {
     RunDevice(device_at);
