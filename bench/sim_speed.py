@@ -2,8 +2,8 @@
 
 Each case is a closed population of jobs on a simulated GPU under `srpt`. A block event is one
 finished block. Blocks report in messages of 16, as the simulated device's kernels would send them,
-so a message of 16 blocks counts as 16 block events; messages are counted beside. With jitter every
-block ends at a time of its own, without, blocks that start together end together.
+so a message of 16 blocks counts as 16 block events; messages, of starts too, are counted beside.
+With jitter every block ends at a time of its own; without, blocks that start together end together.
 """
 
 import json
