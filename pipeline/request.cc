@@ -87,12 +87,17 @@ struct Request::PlanAwaiter {
   PlannedGraphPtr graph;
   const Tensors& inputs;
   Result<GraphPlanPtr> result = GraphPlanPtr();
+  bool waited = false;
 
   bool await_ready() const { return false; }
   bool await_suspend(std::coroutine_handle<> handle) {
     RequestEnvironment& env = request.env_;
-    auto build = [&env, graph = graph, known = KnownInputs(inputs)] {
-      return BuildPlan(*graph, known, env.folding, env.compiler);
+    auto build = [self = request.shared_from_this(), graph = graph, known = KnownInputs(inputs)] {
+      RequestEnvironment& env = self->env_;
+      const TimePoint from = self->TraceFrom();
+      Result<GraphPlanPtr> plan = BuildPlan(*graph, known, env.folding, env.compiler);
+      self->TraceSpan(TraceKind::kCompile, graph->options.name, "", from);
+      return plan;
     };
     // The waiter may run, and this frame may be gone, before GetOrBuild returns: nothing of this
     // object is touched after a null result.
@@ -100,6 +105,7 @@ struct Request::PlanAwaiter {
     GraphPlanPtr ready = plans.GetOrBuild(*graph, ShapeKey(inputs), std::move(build),
                                           [this, handle](Result<GraphPlanPtr> built) {
                                             result = std::move(built);
+                                            waited = true;
                                             handle.resume();
                                           });
     if (ready == nullptr) return true;
@@ -214,6 +220,23 @@ Result<Tensor> Request::JoinRows(const Tensors& parts) const {
   return ConcatRows(parts);
 }
 
+TimePoint Request::TraceFrom() const {
+  return env_.trace.enabled() && attributes_.traced ? env_.clock.Now() : TimePoint{};
+}
+
+void Request::TraceSpan(TraceKind kind, const std::string& name, const std::string& detail,
+                        TimePoint from) const {
+  if (from == TimePoint{}) return;
+  TraceEvent span;
+  span.kind = kind;
+  span.name = env_.trace.Intern(detail.empty() ? name : name + " " + detail);
+  span.begin = from;
+  span.end = env_.clock.Now();
+  span.request = attributes_.request.value();
+  span.tenant = attributes_.tenant.value();
+  env_.trace.Record(span);
+}
+
 Task<Result<Tensors>> Request::RunJob(const GraphPlan* plan, Tensors inputs) {
   JobSpec spec;
   spec.program = plan->program;
@@ -238,7 +261,11 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
   Status alive = CheckAlive();
   if (!alive.ok()) co_return alive;
   PlanAwaiter plan_awaiter{*this, graph, inputs};
+  const TimePoint plan_from = TraceFrom();
   Result<GraphPlanPtr> found = co_await plan_awaiter;
+  if (plan_awaiter.waited) {
+    TraceSpan(TraceKind::kCompileWait, graph->options.name, "", plan_from);
+  }
   if (!found.ok()) co_return found.status();
   const GraphPlanPtr plan = *found;
 
@@ -289,6 +316,7 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
 Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs, Tensors captures,
                                            int depth) {
   const Node& node = step->owner->node(step->node);
+  const TimePoint from = TraceFrom();
   Result<Tensors> outputs = Tensors();
   bool names_node = false;
   if (!step->bodies.empty() && node.op == "If") {
@@ -305,6 +333,7 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
     outputs = Evaluate(*step, inputs, captures);
     names_node = true;
   }
+  TraceSpan(TraceKind::kHostStep, node.op, node.name, from);
   if (!outputs.ok() && !names_node) {
     co_return outputs.status().WithContext("node '" + node.name + "' (" + node.op + ")");
   }

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/memory_budget.h"
 #include "base/status.h"
+#include "base/trace.h"
 #include "device/device.h"
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
@@ -29,6 +30,7 @@ struct RequestEnvironment {
   const Evaluator& folding;    // while planning
   Compiler& compiler;
   const Clock& clock;
+  TraceRecorder& trace;
   // What all requests may hold in values outside arenas, and what one may unless told otherwise.
   std::shared_ptr<MemoryBudget> memory;
   size_t request_memory_bytes;
@@ -71,6 +73,12 @@ class Request : public CancelToken,
   Result<Tensors> Evaluate(const HostStep& step, const Tensors& inputs,
                            const Tensors& captures) const;
   Result<Tensor> JoinRows(const Tensors& parts) const;
+
+  // For traces: the time if this request is recorded now, else TimePoint{}; and a span from there
+  // (nothing if that is TimePoint{}), named `name` and, if there is one, `detail`.
+  TimePoint TraceFrom() const;
+  void TraceSpan(TraceKind kind, const std::string& name, const std::string& detail,
+                 TimePoint from) const;
 
   Task<Result<Tensors>> RunJob(const GraphPlan* plan, Tensors inputs);
   Task<Result<Tensors>> RunHostStep(const HostStep* step, Tensors inputs, Tensors captures,

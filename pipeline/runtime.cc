@@ -243,9 +243,11 @@ class CpuRuntime : public Runtime {
                      folding_,
                      compiler_,
                      clock_,
+                     trace_,
                      std::make_shared<MemoryBudget>("the server", ValueMemoryBytes(options)),
                      options.request_memory_bytes != 0 ? options.request_memory_bytes
                                                        : ValueMemoryBytes(options) / 4} {
+    trace_.SetStanding(options_.trace_sample);
     if (options_.profile_path.empty()) return;
     const Status status = profiles_.Load(options_.profile_path);
     if (!status.ok() && status.code() != StatusCode::kNotFound) {
@@ -282,6 +284,7 @@ class CpuRuntime : public Runtime {
   std::shared_ptr<CancelToken> Start(ExecutablePtr executable, std::vector<Tensor> inputs,
                                      RequestAttributes attributes, Done done) override {
     if (attributes.arrival == TimePoint{}) attributes.arrival = clock_.Now();
+    if (!attributes.request.valid()) done = NumberOwn(*executable, &attributes, std::move(done));
     auto request = std::make_shared<Request>(environment_, attributes);
     {
       std::lock_guard lock(in_flight_mutex_);
@@ -332,6 +335,28 @@ class CpuRuntime : public Runtime {
   static size_t ValueMemoryBytes(const RuntimeOptions& options) {
     return options.value_memory_bytes != 0 ? options.value_memory_bytes : PhysicalMemoryBytes() / 2;
   }
+
+  // A request that comes from no server gets its number here, and its span if it is recorded.
+  Done NumberOwn(const Executable& executable, RequestAttributes* attributes, Done done) {
+    const uint64_t number = next_own_request_.fetch_add(1, std::memory_order_relaxed);  // unique
+    attributes->request = RequestId(number);
+    attributes->traced = trace_.Samples(number);
+    if (!attributes->traced || !trace_.enabled()) return done;
+    return [this, done = std::move(done), attributes = *attributes,
+            name = executable.name()](RunResult result) {
+      TraceEvent span;
+      span.kind = TraceKind::kRequest;
+      span.code = static_cast<uint8_t>(result.status.code());
+      span.name = trace_.Intern(name);
+      span.begin = attributes.arrival;
+      span.end = clock_.Now();
+      span.request = attributes.request.value();
+      span.tenant = attributes.tenant.value();
+      trace_.Record(span);
+      done(std::move(result));
+    };
+  }
+
   static CpuDeviceOptions DeviceOptions(const RuntimeOptions& options) {
     CpuDeviceOptions device;
     device.workers = options.threads;
@@ -376,6 +401,8 @@ class CpuRuntime : public Runtime {
   std::mutex in_flight_mutex_;  // guards in_flight_
   std::condition_variable in_flight_zero_;
   size_t in_flight_ = 0;
+  // Far from the numbers that a server gives.
+  std::atomic<uint64_t> next_own_request_{uint64_t{1} << 48};
 };
 
 }  // namespace

@@ -29,7 +29,8 @@ struct RuntimeOptions {
   // requests together, 0: half of the memory; and of one request, 0: a quarter of that.
   size_t value_memory_bytes = 0;
   size_t request_memory_bytes = 0;
-  std::string profile_path;  // empty: learned times are not kept
+  std::string profile_path;   // empty: learned times are not kept
+  uint32_t trace_sample = 0;  // one request in so many is recorded all the time; 0: none
 };
 
 // One executable: a canonical graph (a model, or a pipeline's static part) with its own programs
@@ -88,6 +89,8 @@ class Runtime {
   virtual Status Warm(ExecutablePtr executable, std::span<const Tensor> inputs) = 0;
 
   virtual Dispatcher& dispatcher() = 0;
+  // Whoever gives requests their ids says which are recorded (RequestAttributes::traced) and
+  // records their spans; for the others the runtime does.
   virtual TraceRecorder& trace() = 0;
   virtual const Clock& clock() const = 0;
 

@@ -27,13 +27,14 @@ HttpResponse WrongMethod(const HttpRequest& request, const char* allowed) {
 }  // namespace
 
 std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respond) {
+  if (request.path == "/trace") return trace_.Handle(std::move(request), std::move(respond));
   if (request.path == "/policy") {
     respond(Policy(request));
   } else if (request.path == "/stats") {
     respond(request.method == "GET" ? Stats() : WrongMethod(request, "GET"));
   } else {
     respond(ErrorResponse(NotFoundError("no such path: " + request.path.substr(0, 200) +
-                                        "; there are /policy, /stats")));
+                                        "; there are /policy, /stats, /trace")));
   }
   return nullptr;
 }
@@ -113,6 +114,12 @@ HttpResponse AdminApi::Stats() const {
                 {"plain_bytes", constants.plain_bytes},
                 {"derived_bytes", constants.derived_bytes},
                 {"shared_bytes", constants.shared_bytes}});
+  const TraceRecorder::Stats trace = runtime_.trace().stats();
+  json.Key("trace");
+  Counts(json, {{"recording", trace.recording ? 1u : 0u},
+                {"sample", trace.sample},
+                {"events", trace.events},
+                {"dropped", trace.dropped}});
   json.Key("http");
   Counts(json, {{"connections", http.connections},
                 {"busy", http.busy},

@@ -4,14 +4,17 @@
 #include "pipeline/runtime.h"
 #include "serve/http.h"
 #include "serve/http_server.h"
+#include "serve/trace_api.h"
 
 namespace plexus {
 
-// GET /policy, POST /policy?name=NAME or {"policy":"NAME"}, GET /stats. Thread-safe.
+// GET /policy, POST /policy?name=NAME or {"policy":"NAME"}, GET /stats, and
+// /trace (TraceApi). Thread-safe.
 class AdminApi : public HttpHandler {
  public:
   // Borrows both.
-  AdminApi(Runtime& runtime, const HttpServer& http) : runtime_(runtime), http_(http) {}
+  AdminApi(Runtime& runtime, const HttpServer& http)
+      : runtime_(runtime), http_(http), trace_(runtime) {}
 
   std::shared_ptr<CancelToken> Handle(HttpRequest request, Respond respond) override;
 
@@ -22,6 +25,7 @@ class AdminApi : public HttpHandler {
 
   Runtime& runtime_;
   const HttpServer& http_;
+  TraceApi trace_;
 };
 
 }  // namespace plexus

@@ -73,7 +73,9 @@ void InferCall::Decode() {
   attributes_.priority = decoded_.priority;
   if (decoded_.timeout) attributes_.timeout_at = attributes_.arrival + *decoded_.timeout;
   if (decoded_.deadline) attributes_.deadline = attributes_.arrival + *decoded_.deadline;
-  input_time_ = environment_.runtime.clock().Now() - begin;
+  const TimePoint end = environment_.runtime.clock().Now();
+  input_time_ = end - begin;
+  Trace(TraceKind::kDecode, begin, end, StatusCode::kOk);
   {
     std::lock_guard lock(mutex_);
     if (cancelled_) {
@@ -119,6 +121,23 @@ Status InferCall::CheckAlive() const {
     return DeadlineExceededError("the request's timeout has passed");
   }
   return OkStatus();
+}
+
+void InferCall::Trace(TraceKind kind, TimePoint begin, TimePoint end, StatusCode code) const {
+  TraceRecorder& trace = environment_.runtime.trace();
+  if (!trace.enabled() || !attributes_.traced) return;
+  TraceEvent span;
+  span.kind = kind;
+  span.code = static_cast<uint8_t>(code);
+  span.begin = begin;
+  span.end = std::max(begin, end);
+  span.request = attributes_.request.value();
+  span.tenant = attributes_.tenant.value();
+  if (kind == TraceKind::kRequest) {
+    span.name = trace.Intern(servable_->name);
+    if (!request_.tenant.empty()) span.label = trace.Intern(request_.tenant);
+  }
+  trace.Record(span);
 }
 
 bool InferCall::IsLarge(const std::vector<Tensor>& outputs) const {
@@ -171,6 +190,8 @@ void InferCall::Encode(const std::vector<Tensor>& outputs) {
     if (!compressed.ok()) return Fail(compressed);
   }
   const TimePoint end = environment_.runtime.clock().Now();
+  Trace(TraceKind::kEncode, begin, end, StatusCode::kOk);
+  Trace(TraceKind::kRequest, attributes_.arrival, end, StatusCode::kOk);
   ServableStats& stats = servable_->stats;
   Add(stats.success, 1);
   Add(stats.input_ns, input_time_);
@@ -187,9 +208,11 @@ void InferCall::Fail(const Status& status) {
   if (status.code() == StatusCode::kInternal) {
     PLEXUS_LOG(kError) << servable_->name << ": " << status.ToString();
   }
+  const TimePoint end = environment_.runtime.clock().Now();
+  Trace(TraceKind::kRequest, attributes_.arrival, end, status.code());
   ServableStats& stats = servable_->stats;
   Add(stats.failure, 1);
-  Add(stats.failure_ns, environment_.runtime.clock().Now() - attributes_.arrival);
+  Add(stats.failure_ns, end - attributes_.arrival);
   stats.pending.fetch_sub(1, std::memory_order_relaxed);
   HttpResponse response = ErrorResponse(status);
   if (body_too_large_) response.status = 413;

@@ -42,6 +42,8 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
   void Encode(const std::vector<Tensor>& outputs);
   Status CheckAlive() const;  // the reason once cancelled or timed out
   void Fail(const Status& status);
+  // For traces: a span of this request; from arrival to now it is the request itself.
+  void Trace(TraceKind kind, TimePoint begin, TimePoint end, StatusCode code) const;
   bool IsLarge(const std::vector<Tensor>& outputs) const;
 
   const InferEnvironment& environment_;

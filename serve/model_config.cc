@@ -6,6 +6,7 @@ namespace plexus {
 namespace {
 
 constexpr size_t kMaxWarmUps = 64;
+constexpr int64_t kMaxTraceSample = 1'000'000;
 
 Status ReadVersions(const YAML::Node& yaml, const std::string& file, ModelConfig* config) {
   if (yaml.IsScalar() && yaml.Scalar() == "latest") {
@@ -64,6 +65,14 @@ Result<ModelConfig> ParseModelConfig(std::string_view yaml, const std::string& f
       map.Fail("key 'request_memory_bytes': expected a positive number of bytes");
     }
     config.request_memory_bytes = static_cast<size_t>(memory);
+    if (map.Has("trace_sample")) {
+      const int64_t sample = map.Int("trace_sample");
+      if (sample < 0 || sample > kMaxTraceSample) {
+        map.Fail("trace_sample", "expected a whole number from 0 to 1000000");
+      } else {
+        config.trace_sample = static_cast<uint32_t>(sample);
+      }
+    }
     const YAML::Node versions = map.Child("versions");
     const YAML::Node warm_up = map.Child("warm_up");
     PLEXUS_RETURN_IF_ERROR(map.Finish());

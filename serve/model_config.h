@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,9 @@ struct ModelConfig {
 
   // What one request may hold in values outside arenas; 0: the server's default.
   size_t request_memory_bytes = 0;
+
+  // While a trace is taken: one request in so many is recorded, 0 none; absent: the trace's rate.
+  std::optional<uint32_t> trace_sample;
 
   // Shapes to compile for while loading: input name → shape, one entry per warm-up request.
   std::vector<std::map<std::string, Shape>> warm_up;

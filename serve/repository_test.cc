@@ -211,13 +211,16 @@ TEST(Repository, StopLoadingRefusesFurtherLoads) {
 
 TEST(ModelConfig, ReadsEveryKey) {
   const auto config = ParseModelConfig(
-      "precision: bf16\nversions: [1, 3]\nwarm_up:\n  - {x: [1, 2], y: [4]}\n", "config.yaml");
+      "precision: bf16\nversions: [1, 3]\nwarm_up:\n  - {x: [1, 2], y: [4]}\n"
+      "trace_sample: 20\n",
+      "config.yaml");
   ASSERT_TRUE(config.ok()) << config.status().ToString();
   EXPECT_EQ(config->precision, Precision::kBFloat16);
   EXPECT_EQ(config->versions, ModelConfig::Versions::kListed);
   EXPECT_EQ(config->listed_versions, (std::vector<int64_t>{1, 3}));
   ASSERT_EQ(config->warm_up.size(), 1u);
   EXPECT_EQ(config->warm_up[0].at("x"), (Shape{1, 2}));
+  EXPECT_EQ(config->trace_sample, 20u);
   EXPECT_TRUE(ParseModelConfig("", "config.yaml").ok());
   EXPECT_TRUE(ParseModelConfig(" \n", "config.yaml").ok());
 }
@@ -230,6 +233,8 @@ TEST(ModelConfig, BadFilesNameTheKey) {
   const Case cases[] = {
       {"precision: fp8\n", "precision"},
       {"precison: bf16\n", "precison"},
+      {"trace_sample: -1\n", "trace_sample"},
+      {"trace_sample: often\n", "trace_sample"},
       {"versions: 3\n", "versions"},
       {"versions: []\n", "versions"},
       {"versions: [0]\n", "versions"},

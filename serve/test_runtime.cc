@@ -181,7 +181,7 @@ void TestFolder::Write(const std::string& file, const std::string& bytes) const 
   std::ofstream(path_ / file, std::ios::binary) << bytes;
 }
 
-std::string IdentityModel(int dtype, const std::vector<int64_t>& shape) {
+std::string IdentityModel(int dtype, const std::vector<int64_t>& shape, const std::string& op) {
   using onnx::BytesField;
   using onnx::IntField;
   std::string dims;
@@ -192,7 +192,7 @@ std::string IdentityModel(int dtype, const std::vector<int64_t>& shape) {
     const std::string type = BytesField(1, IntField(1, dtype) + BytesField(2, dims));
     return BytesField(1, name) + BytesField(2, type);
   };
-  return onnx::ModelBytes(onnx::NodeField("Identity", {"x"}, {"y"}, "", "same") +
+  return onnx::ModelBytes(onnx::NodeField(op, {"x"}, {"y"}, "", "same") +
                           BytesField(2, "identity") + BytesField(11, info("x")) +
                           BytesField(12, info("y")));
 }

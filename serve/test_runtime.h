@@ -75,8 +75,9 @@ class TestFolder {
   std::filesystem::path path_;
 };
 
-// An ONNX file of one Identity: input "x" to output "y", `dtype` as in TensorProto. A dimension
-// of −1 is open.
-std::string IdentityModel(int dtype = 1, const std::vector<int64_t>& shape = {-1});
+// An ONNX file of one Identity (or another unary operator): input "x" to output "y", `dtype` as in
+// TensorProto. A dimension of −1 is open.
+std::string IdentityModel(int dtype = 1, const std::vector<int64_t>& shape = {-1},
+                          const std::string& op = "Identity");
 
 }  // namespace plexus

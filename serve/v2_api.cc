@@ -322,6 +322,9 @@ std::shared_ptr<CancelToken> V2Api::Infer(const Route& route, HttpRequest reques
   attributes.tenant = *tenant;
   attributes.arrival = request.received;
   attributes.memory_bytes = (*servable)->config.request_memory_bytes;
+  const std::optional<uint32_t> sample = (*servable)->config.trace_sample;
+  attributes.traced = sample ? TraceRecorder::Samples(attributes.request.value(), *sample)
+                             : runtime_.trace().Samples(attributes.request.value());
   auto call = std::make_shared<InferCall>(*environment_, std::move(*servable), std::move(request),
                                           attributes, std::move(respond));
   call->Begin();
