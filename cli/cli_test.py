@@ -144,7 +144,7 @@ class CliTest(unittest.TestCase):
     def test_usage_errors_are_one_line_of_ours_with_the_way_out(self):
         a_number = "expected a whole number from "
         for args, message, help_of in (
-            ([], "a command is missing: serve, infer, inspect or compile", ""),
+            ([], "a command is missing: serve, infer, inspect, compile, simulate or trace", ""),
             (["frobnicate"], "unknown command 'frobnicate'", ""),
             (["--frobnicate"], "unknown flag '--frobnicate'", ""),
             (["serve"], "--repository is required", " serve"),
@@ -188,6 +188,17 @@ class CliTest(unittest.TestCase):
                 ["infer", "a", "--server", "http://b", "--repository", "c"],
                 "--server and --repository exclude each other",
                 " infer",
+            ),
+            (
+                ["trace", "-o", "a", "--duration", "long"],
+                "--duration: expected a time such as 5s, 500ms or 2m, at most a day, got 'long'",
+                " trace",
+            ),
+            (["trace"], "--output is required", " trace"),
+            (
+                ["trace", "-o", "a", "--server", "http://"],
+                "'http://' is no URL like http://127.0.0.1:8000",
+                " trace",
             ),
         ):
             done = plexus(*args)
@@ -256,6 +267,35 @@ class CliTest(unittest.TestCase):
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
         self.assertEqual(set(announced), {"url", "admin_url"})
+
+    def test_a_trace_of_a_running_server_holds_its_requests(self):
+        file = self.folder / "trace.json"
+        flags = ["--admin-port", "0", "--trace-sample", "1"]
+        with Server(self.repository, *flags) as server:
+            admin = server.process.stdout.readline().split()[-1]
+            for _ in range(3):
+                sent = plexus("infer", "good", "--server", server.url, "--input", "x=[1,2,3]")
+                self.assertEqual(sent.returncode, 0, sent.stderr)
+            # What the standing sample has recorded.
+            done = plexus("trace", "--server", admin, "--duration", "0", "-o", str(file), "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            summary = json.loads(done.stdout)
+            self.assertEqual(summary["requests"], 3)
+            self.assertEqual(summary["dropped"], 0)
+            self.assertEqual(summary["bytes"], file.stat().st_size)
+            events = json.loads(file.read_text())["traceEvents"]
+            self.assertEqual(sum(e["ph"] == "b" and e["name"] == "good" for e in events), 3)
+            # A trace of its own forgets that.
+            done = plexus("trace", "--server", admin, "--duration", "20ms", "-o", str(file))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("0 requests", done.stdout)
+            # The wrong port, and a file that cannot be: said before anything is recorded.
+            wrong = plexus("trace", "--server", server.url, "-o", str(file))
+            self.assertEqual(wrong.returncode, 1)
+            self.assertIn("administration port", wrong.stderr)
+            nowhere = plexus("trace", "--server", admin, "-o", str(self.folder / "no" / "file"))
+            self.assertEqual(nowhere.returncode, 1)
+            self.assertIn("cannot write", nowhere.stderr)
 
     def test_infer_in_process_and_over_http_agree(self):
         values = "[1,-2,3.5]"

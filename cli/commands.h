@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "sched/policy.h"
 
 namespace plexus::cli {
@@ -23,6 +24,7 @@ struct RuntimeFlags {
   uint64_t value_memory_bytes = 0;
   uint64_t request_memory_bytes = 0;
   std::string profile_path;
+  uint32_t trace_sample = 0;
 };
 
 struct ServeFlags {
@@ -77,5 +79,14 @@ struct SimulateFlags {
   bool json = false;
 };
 int Simulate(const SimulateFlags& flags);
+
+struct TraceFlags {
+  std::string server = "127.0.0.1:8002";        // its administration port
+  Duration duration = std::chrono::seconds(5);  // 0: only what is recorded already
+  uint32_t sample = 1;
+  std::string output;
+  bool json = false;
+};
+int Trace(const TraceFlags& flags);
 
 }  // namespace plexus::cli

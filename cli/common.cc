@@ -14,6 +14,7 @@ RuntimeOptions ToOptions(const RuntimeFlags& flags) {
   options.value_memory_bytes = flags.value_memory_bytes;
   options.request_memory_bytes = flags.request_memory_bytes;
   options.profile_path = flags.profile_path;
+  options.trace_sample = flags.trace_sample;
   return options;
 }
 

@@ -168,6 +168,11 @@ CLI::App* AddServe(CLI::App& app, ServeFlags* flags) {
   c->add_option("--profile-path", flags->runtime.profile_path,
                 "File where measured kernel times are kept across restarts")
       ->type_name("FILE");
+  c->add_option("--trace-sample", flags->runtime.trace_sample,
+                "Record one request in N for traces, all the time; 0: only on demand")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(Whole(0, 1'000'000));
   c->add_option("--max-body-bytes", flags->max_body_bytes,
                 "Largest request body, also decoded (default 64MiB, at most 2GiB)")
       ->type_name("SIZE")
@@ -287,6 +292,49 @@ CLI::App* AddSimulate(CLI::App& app, SimulateFlags* flags) {
   return c;
 }
 
+// "5", "5s", "500ms" or "2m", up to a day, as nanoseconds.
+CLI::Validator Span() {
+  return CLI::Validator(
+      [](std::string& text) {
+        double value = 0;
+        const char* const end = text.data() + text.size();
+        const auto parsed = std::from_chars(text.data(), end, value);
+        const std::string unit(parsed.ptr, end);
+        const double seconds = value * (unit == "ms" ? 1e-3 : unit == "m" ? 60 : 1);
+        const bool known = unit.empty() || unit == "ms" || unit == "s" || unit == "m";
+        if (parsed.ec != std::errc() || !known || !(seconds >= 0 && seconds <= 86400)) {
+          return Expected("a time such as 5s, 500ms or 2m, at most a day", text);
+        }
+        text = std::to_string(static_cast<int64_t>(seconds * 1e9));
+        return std::string();
+      },
+      "");
+}
+
+CLI::App* AddTrace(CLI::App& app, TraceFlags* flags) {
+  CLI::App* c = app.add_subcommand("trace", "Take a trace from a running server, for Perfetto");
+  c->add_option("--server", flags->server, "The server's administration port")
+      ->capture_default_str()
+      ->type_name("HOST:PORT");
+  c->add_option_function<int64_t>(
+       "--duration", [flags](int64_t ns) { flags->duration = Duration(ns); },
+       "How long to record (5s, 500ms; default 5s); 0: only fetch what the server has recorded")
+      ->type_name("TIME")
+      ->transform(Span());
+  c->add_option("--sample", flags->sample, "Record one request in N")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(Whole(1, 1'000'000));
+  c->add_option("-o,--output", flags->output, "Where to write it: Chrome trace JSON")
+      ->required()
+      ->type_name("FILE");
+  c->add_flag("--json", flags->json, "One JSON object: what the trace holds")
+      ->disable_flag_override();
+  c->footer("Open the file in https://ui.perfetto.dev or chrome://tracing.\n\n" +
+            std::string(kExitCodes));
+  return c;
+}
+
 // What `error` says, in our words. `command`: null where none was named.
 std::string Describe(const CLI::ParseError& error, const CLI::App& app, const CLI::App* command) {
   const std::string what = error.what();
@@ -294,7 +342,7 @@ std::string Describe(const CLI::ParseError& error, const CLI::App& app, const CL
   const std::vector<std::string> extra =
       command == nullptr || command->remaining().empty() ? app.remaining() : command->remaining();
   if (command == nullptr && extra.empty()) {
-    return "a command is missing: serve, infer, inspect, compile or simulate";
+    return "a command is missing: serve, infer, inspect, compile, simulate or trace";
   }
   if (command == nullptr || dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     const std::string first = extra.empty() ? what : extra.front();
@@ -324,6 +372,7 @@ int Main(int argc, char** argv) {
   InspectFlags inspect, compile;
   InferFlags infer;
   SimulateFlags simulate;
+  TraceFlags trace;
   std::string log_level = "info";
   CLI::App* serve_command = AddServe(app, &serve);
   CLI::App* inspect_command = AddInspect(
@@ -332,8 +381,9 @@ int Main(int argc, char** argv) {
       app, "compile", "Compile for the given shapes and show how long it takes", &compile);
   CLI::App* infer_command = AddInfer(app, &infer);
   CLI::App* simulate_command = AddSimulate(app, &simulate);
-  for (CLI::App* c :
-       {serve_command, inspect_command, compile_command, infer_command, simulate_command}) {
+  CLI::App* trace_command = AddTrace(app, &trace);
+  for (CLI::App* c : {serve_command, inspect_command, compile_command, infer_command,
+                      simulate_command, trace_command}) {
     AddLogLevel(c, &log_level);
   }
   try {
@@ -351,6 +401,7 @@ int Main(int argc, char** argv) {
   if (inspect_command->parsed()) return Inspect(inspect);
   if (compile_command->parsed()) return Compile(compile);
   if (simulate_command->parsed()) return Simulate(simulate);
+  if (trace_command->parsed()) return Trace(trace);
   return Infer(infer);
 }
 
