@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 EXPERIMENTS = {
     "latency": ("latency", "batch-1 latency and memory per model against ONNX Runtime"),
     "fig2": ("fig2", "simulated: head-of-line blocking against hardware queues"),
+    "trace-overhead": ("trace_overhead", "what the trace recorder costs, on and off"),
     "compile": ("compile_time", "load time, first request and new shapes against ONNX Runtime"),
     "mix8": ("mix8", "eight CNNs under load: policies, ONNX Runtime's ways to serve, an ideal queue"),
     "fairness": ("fairness", "a light tenant beside a flood, and weights 3:1"),

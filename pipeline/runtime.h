@@ -30,6 +30,7 @@ struct RuntimeOptions {
   size_t value_memory_bytes = 0;
   size_t request_memory_bytes = 0;
   std::string profile_path;   // empty: learned times are not kept
+  bool tracing = true;        // false: no recorder at all, to measure what one costs
   uint32_t trace_sample = 0;  // one request in so many is recorded all the time; 0: none
 };
 
