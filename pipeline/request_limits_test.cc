@@ -143,7 +143,7 @@ TEST_F(RequestLimitsTest, WhatALoopCollectsCounts) {
 }
 
 TEST_F(RequestLimitsTest, ATimeoutEndsHostStepsAndIsAnsweredOnce) {
-  const ExecutablePtr m = LoopOf(*runtime_, "Abs");
+  ExecutablePtr m = LoopOf(*runtime_, "Abs");
   RequestAttributes attributes;
   attributes.timeout_at = runtime_->clock().Now() + std::chrono::milliseconds(20);
   attributes.memory_bytes = 3 * kMiB;
@@ -153,6 +153,7 @@ TEST_F(RequestLimitsTest, ATimeoutEndsHostStepsAndIsAnsweredOnce) {
     if (++answers == 1) ended.set_value(r.status);
   });
   EXPECT_NE(ended.get_future().get().code(), StatusCode::kOk);
+  m.reset();
   runtime_.reset();  // waits for what it still ran
   EXPECT_EQ(answers, 1);
 }
