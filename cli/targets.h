@@ -21,8 +21,8 @@ struct Target {
 };
 
 // `path`: FILE.onnx, pipelines/FILE.yaml, a model's folder, or a repository. What cannot be loaded
-// is a Target with its status; kNotFound when there is nothing to load at `path`. Nothing is compiled
-// yet, the shapes of warm_up neither.
+// is a Target with its status; kNotFound when there is nothing to load at `path`. Nothing is
+// compiled yet, the shapes of warm_up neither.
 Result<std::vector<Target>> LoadTargets(const std::string& path, Runtime& runtime);
 
 using Shapes = std::map<std::string, Shape>;  // by input; "" for a target's only one

@@ -21,7 +21,7 @@
 namespace plexus {
 
 struct RuntimeOptions {
-  uint32_t threads = 0;  // CPU workers; 0: one per core
+  uint32_t threads = 0;                              // CPU workers; 0: one per core
   std::string policy = std::string(kDefaultPolicy);  // MakePolicy
   size_t program_cache_bytes = size_t{2} << 30;  // arenas excluded; least recently used go first
   size_t arena_budget_bytes = size_t{4} << 30;
