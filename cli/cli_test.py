@@ -180,6 +180,12 @@ class CliTest(unittest.TestCase):
                 " serve",
             ),
             (
+                ["serve", "--repository", "a", "--policy", "fair(srpt, nan)"],
+                "--policy: policy 'fair(srpt, nan)': the threshold is microseconds of device time, "
+                "at least 0, or inf; got 'nan'",
+                " serve",
+            ),
+            (
                 ["infer", "a", "--timeout", "soon"],
                 "--timeout: expected seconds from 0 to 86400, got 'soon'",
                 " infer",
@@ -235,6 +241,17 @@ class CliTest(unittest.TestCase):
         )
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("--profile-path", done.stderr)
+
+    def test_a_configuration_that_makes_no_sense_exits_3_with_the_reason(self):
+        config = self.folder / "server.yaml"
+        config.write_text("tenants:\n  shop: {weight: -3}\n")
+        flags = ["--repository", str(self.repository), "--http-port", "0"]
+        done = plexus("serve", *flags, "--config", str(config))
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("tenant 'shop'", done.stderr)
+        self.assertIn("from 0.001 to 1000000", done.stderr)
+        done = plexus("serve", *flags, "--config", str(self.folder / "none.yaml"))
+        self.assertEqual(done.returncode, 3, done.stderr)
 
     def test_a_broken_model_leaves_the_others_served(self):
         self.add_broken()

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "sched/policy.h"
 
 namespace plexus::cli {
 
@@ -19,7 +18,7 @@ inline constexpr int kExitCannotStart = 3;  // port, repository, permission
 
 struct RuntimeFlags {
   uint32_t threads = 0;
-  std::string policy{kDefaultPolicy};
+  std::string policy;  // empty: not given
   uint64_t program_cache_bytes = uint64_t{2} << 30;
   uint64_t value_memory_bytes = 0;
   uint64_t request_memory_bytes = 0;
@@ -33,6 +32,8 @@ struct ServeFlags {
   uint16_t http_port = 8000;
   std::optional<uint16_t> admin_port;
   RuntimeFlags runtime;
+  bool drop_late = false;
+  std::string config;  // serve/server_config.h
   uint64_t max_body_bytes = uint64_t{64} << 20;
   int max_json_depth = 100;
   uint64_t max_connections = 1024;

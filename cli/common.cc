@@ -9,7 +9,7 @@ namespace plexus::cli {
 RuntimeOptions ToOptions(const RuntimeFlags& flags) {
   RuntimeOptions options;
   options.threads = flags.threads;
-  options.policy = flags.policy;
+  if (!flags.policy.empty()) options.policy = flags.policy;
   options.program_cache_bytes = flags.program_cache_bytes;
   options.value_memory_bytes = flags.value_memory_bytes;
   options.request_memory_bytes = flags.request_memory_bytes;

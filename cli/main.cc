@@ -111,10 +111,11 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
       ->type_name("N")
       ->check(Whole(0, 1024));
   command
-      ->add_option("--policy", flags->policy,
-                   "What runs next: fifo, sjf, srpt, edf, priority[(LEVEL)], stretch[(K)], or "
-                   "fair(POLICY, MICROSECONDS)")
-      ->capture_default_str()
+      ->add_option(
+          "--policy", flags->policy,
+          std::string("What runs next: fifo, sjf, srpt, edf, priority[(LEVEL)], stretch[(K)], or "
+                      "fair(POLICY, MICROSECONDS) (default ") +
+              std::string(kDefaultPolicy) + ")")
       ->type_name("POLICY")
       ->check(CLI::Validator(
           [](const std::string& text) {
@@ -165,6 +166,12 @@ CLI::App* AddServe(CLI::App& app, ServeFlags* flags) {
       ->type_name("N")
       ->check(Whole(0, 65535));
   AddRuntimeFlags(c, &flags->runtime);
+  c->add_flag("--drop-late", flags->drop_late,
+              "Drop requests that cannot meet their deadline any more")
+      ->disable_flag_override();
+  c->add_option("--config", flags->config,
+                "File with policy, drop_late and the tenants' weights; flags go before it")
+      ->type_name("FILE");
   c->add_option("--profile-path", flags->runtime.profile_path,
                 "File where measured kernel times are kept across restarts")
       ->type_name("FILE");

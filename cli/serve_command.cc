@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "serve/server.h"
+#include "serve/server_config.h"
 
 namespace plexus::cli {
 namespace {
@@ -111,7 +112,16 @@ int Serve(const ServeFlags& flags) {
   SignalWatch signals;
   Status writable = CheckProfilePath(flags.runtime.profile_path);
   if (!writable.ok()) return CannotStart(writable);
-  Result<std::unique_ptr<Runtime>> runtime = Runtime::Create(ToOptions(flags.runtime));
+  ServerConfig config;
+  if (!flags.config.empty()) {
+    Result<ServerConfig> read = ReadServerConfig(flags.config);
+    if (!read.ok()) return CannotStart(read.status());
+    config = std::move(*read);
+  }
+  RuntimeOptions runtime_options = ToOptions(flags.runtime);
+  if (flags.runtime.policy.empty() && config.policy) runtime_options.policy = *config.policy;
+  runtime_options.drop_late = flags.drop_late || config.drop_late.value_or(false);
+  Result<std::unique_ptr<Runtime>> runtime = Runtime::Create(runtime_options);
   if (!runtime.ok()) return CannotStart(runtime.status());
 
   ServerOptions options;
@@ -119,6 +129,7 @@ int Serve(const ServeFlags& flags) {
   options.host = flags.host;
   options.http_port = flags.http_port;
   options.admin_port = flags.admin_port;
+  options.tenant_weights = config.tenant_weights;
   options.http.max_body_bytes = flags.max_body_bytes;
   options.http.max_connections = flags.max_connections;
   options.http.read_timeout = options.http.write_timeout = Seconds(flags.read_timeout_seconds);

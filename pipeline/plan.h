@@ -58,8 +58,12 @@ struct GraphPlan {
   std::vector<Slot> outputs;  // one per graph output
   size_t bytes = 0;           // for the cache's budget
 
-  // Device time of everything after `program`, learned from requests that came this way.
+  // Of everything after `program`: its jobs alone on the device, and its host steps; learned from
+  // requests that came this way, 0 before.
   mutable std::atomic<int64_t> remaining_after_ns{0};
+  Duration RemainingAfter() const {
+    return Duration(remaining_after_ns.load(std::memory_order_relaxed));  // a statistic
+  }
 };
 using GraphPlanPtr = std::shared_ptr<const GraphPlan>;
 

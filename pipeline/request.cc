@@ -244,16 +244,24 @@ Task<Result<Tensors>> Request::RunJob(const GraphPlan* plan, Tensors inputs) {
   Result<Tensors> buffers = AllocateOutputs(*plan->program);
   if (!buffers.ok()) co_return buffers.status();
   spec.buffers.outputs = std::move(*buffers);
+  const Duration expected = env_.dispatcher.ExpectedTime(*plan->program, spec.rows);
+  const Duration after = std::max(plan->RemainingAfter(), Left() - expected);
+  if (attributes_.service_time == Duration{0}) attributes_.service_time = spent_ + expected + after;
   spec.attributes = attributes_;
-  spec.attributes.remaining_path =
-      Duration(plan->remaining_after_ns.load(std::memory_order_relaxed));  // a statistic
+  spec.attributes.remaining_path = after;
   spec.listener = this;
   if (first_submit() == TimePoint{}) {
     first_submit_.store(env_.clock.Now(), std::memory_order_relaxed);  // written here alone
   }
   JobAwaiter awaiter{*this, std::move(spec), OkStatus()};
   Result<Tensors> outputs = co_await awaiter;
+  // What it takes alone, not how long it waited; by now with what this run taught.
+  spent_ += env_.dispatcher.ExpectedTime(*plan->program, 1);
   co_return outputs;
+}
+
+Duration Request::Left() const {
+  return std::max(Duration{0}, left_.time - (spent_ - left_.spent));
 }
 
 Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, int depth) {
@@ -290,13 +298,18 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
     scatter(plan->program_outputs, *outputs);
   }
   const bool has_more = !plan->host_steps.empty() || plan->rest != nullptr;
-  const TimePoint more_from = has_more ? env_.clock.Now() : TimePoint{};
+  const Duration more_from = spent_;
+  const Expectation outside = left_;
   for (const HostStep& step : plan->host_steps) {
     alive = CheckAlive();
     if (!alive.ok()) co_return alive;
+    if (!step.bodies.empty()) {
+      left_ = {std::max(Left(), plan->RemainingAfter() - (spent_ - more_from)), spent_};
+    }
     Result<Tensors> outputs =
         co_await RunHostStep(&step, gather(step.inputs), gather(step.captures), depth);
     if (!outputs.ok()) co_return outputs.status();
+    left_ = outside;
     scatter(step.outputs, *outputs);
   }
   if (plan->rest != nullptr) {
@@ -304,8 +317,8 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
     if (!outputs.ok()) co_return outputs.status();
     scatter(plan->rest_outputs, *outputs);
   }
-  if (has_more) {  // wall time stands in for device time here; weight 1/8 as in profile/
-    const int64_t took = (env_.clock.Now() - more_from).count();
+  if (has_more) {  // weight 1/8 as in profile/
+    const int64_t took = (spent_ - more_from).count();
     const int64_t old = plan->remaining_after_ns.load(std::memory_order_relaxed);
     plan->remaining_after_ns.store(old == 0 ? took : old + (took - old) / 8,
                                    std::memory_order_relaxed);  // a lost update does no harm
@@ -330,7 +343,9 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
       HostPoolAwaiter to_pool{env_.plans};
       co_await to_pool;
     }
+    const TimePoint from = env_.clock.Now();
     outputs = Evaluate(*step, inputs, captures);
+    spent_ += env_.clock.Now() - from;
     names_node = true;
   }
   TraceSpan(TraceKind::kHostStep, node.op, node.name, from);

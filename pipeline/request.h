@@ -92,6 +92,14 @@ class Request : public CancelToken,
   RequestAttributes attributes_;
   const std::shared_ptr<MemoryBudget> memory_;
   const HostScope::Alive alive_ = [this] { return CheckAlive(); };
+  // What the request took so far without waiting: its jobs alone on the device, its host steps.
+  Duration spent_{0};
+  // When it had spent `spent`, `time` was still to come, control flow that it is inside included.
+  struct Expectation {
+    Duration time{0}, spent{0};
+  };
+  Expectation left_;
+  Duration Left() const;
   std::atomic<TimePoint> first_submit_{TimePoint{}};  // for the timings: orders nothing
 
   std::atomic<bool> cancelled_{false};

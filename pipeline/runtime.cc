@@ -164,6 +164,13 @@ class Housekeeper {
   std::thread thread_;
 };
 
+Status CheckDeadline(const RequestAttributes& attributes) {
+  if (!attributes.deadline || *attributes.deadline > attributes.arrival) return OkStatus();
+  const Duration before = attributes.arrival - *attributes.deadline;
+  return InvalidArgumentError("the request's deadline lies in the past, " +
+                              std::to_string(before.count() / 1000) + " us before it arrived");
+}
+
 Status CheckInputs(const Graph& graph, const std::vector<Tensor>& inputs) {
   if (inputs.size() != graph.inputs().size()) {
     return InvalidArgumentError("expected " + std::to_string(graph.inputs().size()) +
@@ -235,7 +242,7 @@ class CpuRuntime : public Runtime {
         device_(DeviceOptions(options), clock_),
         compiler_(MakeCpuCompiler(CompilerOptions(device_.info().units))),
         dispatcher_(device_, std::move(policy), clock_, &profiles_,
-                    options.tracing ? &trace_ : nullptr),
+                    options.tracing ? &trace_ : nullptr, Limits(options)),
         plans_(options.program_cache_bytes, kBuildThreads),
         housekeeper_(dispatcher_, device_, clock_),
         environment_{dispatcher_,
@@ -295,7 +302,7 @@ class CpuRuntime : public Runtime {
     const std::shared_ptr<Answer> answer(
         new Answer(request, attributes.arrival, clock_, std::move(done)));
     if (attributes.timeout_at) housekeeper_.Expect(*attributes.timeout_at, answer);
-    Drive(answer, std::move(executable), std::move(inputs));
+    Drive(answer, std::move(executable), std::move(inputs), CheckDeadline(attributes));
     return request;
   }
 
@@ -364,6 +371,11 @@ class CpuRuntime : public Runtime {
     device.arena_budget_bytes = options.arena_budget_bytes;
     return device;
   }
+  static DispatcherOptions Limits(const RuntimeOptions& options) {
+    DispatcherOptions limits;
+    limits.drop_late = options.drop_late;
+    return limits;
+  }
   static CpuCompilerOptions CompilerOptions(uint32_t workers) {
     CpuCompilerOptions compiler;
     compiler.workers = workers;
@@ -371,10 +383,11 @@ class CpuRuntime : public Runtime {
   }
 
   DetachedTask Drive(std::shared_ptr<Answer> answer, ExecutablePtr executable,
-                     std::vector<Tensor> inputs) {
+                     std::vector<Tensor> inputs, Status checked) {
     const auto& loaded = static_cast<const LoadedGraph&>(*executable);
     RunResult result;
-    result.status = CheckInputs(loaded.graph(), inputs);
+    result.status = std::move(checked);
+    if (result.status.ok()) result.status = CheckInputs(loaded.graph(), inputs);
     if (result.status.ok()) {
       Result<Tensors> outputs =
           co_await answer->request()->RunGraph(loaded.planned(), std::move(inputs), 0);

@@ -23,6 +23,7 @@ namespace plexus {
 struct RuntimeOptions {
   uint32_t threads = 0;                              // CPU workers; 0: one per core
   std::string policy = std::string(kDefaultPolicy);  // MakePolicy
+  bool drop_late = false;                            // DispatcherOptions::drop_late
   size_t program_cache_bytes = size_t{2} << 30;  // arenas excluded; least recently used go first
   size_t arena_budget_bytes = size_t{4} << 30;
   // Values outside arenas (outputs, and what control flow and data-dependent shapes make): of all
@@ -77,10 +78,11 @@ class Runtime {
                                      const CompileOptions& options) = 0;
 
   using Done = std::function<void(RunResult)>;
-  // Starts a request; `done` is called once, from any thread, and must not block. Inputs are
-  // checked against the graph (name order of graph.inputs(), dtype, shape). The token may be null.
-  // A request whose `timeout_at` has passed is answered kDeadlineExceeded at once; what it still
-  // runs ends at its next node and is charged until then.
+  // Starts a request; a deadline not after its arrival is kInvalidArgument. `done` is called once,
+  // from any thread, and must not block. Inputs are checked against the graph (name order of
+  // graph.inputs(), dtype, shape). The token may be null. A request whose `timeout_at` has passed
+  // is answered kDeadlineExceeded at once; what it still runs ends at its next node and is charged
+  // until then.
   virtual std::shared_ptr<CancelToken> Start(ExecutablePtr executable, std::vector<Tensor> inputs,
                                              RequestAttributes attributes, Done done) = 0;
   // Synchronous; the calling thread helps as a worker.

@@ -2,9 +2,12 @@
 
 #include <simdjson.h>
 
+#include <charconv>
+
 #include "base/json_writer.h"
 #include "base/log.h"
 #include "graph/constant_store.h"
+#include "sched/fair_share.h"
 #include "sched/policy.h"
 
 namespace plexus {
@@ -30,11 +33,13 @@ std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respo
   if (request.path == "/trace") return trace_.Handle(std::move(request), std::move(respond));
   if (request.path == "/policy") {
     respond(Policy(request));
+  } else if (request.path == "/tenants") {
+    respond(Tenants(request));
   } else if (request.path == "/stats") {
     respond(request.method == "GET" ? Stats() : WrongMethod(request, "GET"));
   } else {
     respond(ErrorResponse(NotFoundError("no such path: " + request.path.substr(0, 200) +
-                                        "; there are /policy, /stats, /trace")));
+                                        "; there are /policy, /tenants, /stats, /trace")));
   }
   return nullptr;
 }
@@ -78,6 +83,71 @@ Status AdminApi::SetPolicy(const HttpRequest& request) {
   return OkStatus();
 }
 
+HttpResponse AdminApi::Tenants(const HttpRequest& request) {
+  if (request.method != "GET" && request.method != "POST" && request.method != "PUT") {
+    return WrongMethod(request, "GET, POST, PUT");
+  }
+  if (request.method != "GET") {
+    const Status set = SetWeight(request);
+    if (!set.ok()) return ErrorResponse(set);
+  }
+  HttpResponse response;
+  JsonWriter json(&response.body);
+  json.BeginObject();
+  WriteTenants(json);
+  json.EndObject();
+  return response;
+}
+
+Status AdminApi::SetWeight(const HttpRequest& request) {
+  PLEXUS_ASSIGN_OR_RETURN(std::string name, QueryValue(request.query, "name"));
+  PLEXUS_ASSIGN_OR_RETURN(const std::string text, QueryValue(request.query, "weight"));
+  double weight = 0;
+  if (name.empty() && text.empty()) {
+    simdjson::dom::parser parser;
+    simdjson::dom::element body;
+    std::string_view tenant;
+    if (parser
+            .parse(reinterpret_cast<const uint8_t*>(request.body.data), request.body.size_bytes,
+                   false)
+            .get(body) ||
+        body["tenant"].get(tenant) || body["weight"].get(weight)) {
+      return InvalidArgumentError(
+          "name the tenant and its weight: /tenants?name=NAME&weight=3 or "
+          "{\"tenant\":\"NAME\",\"weight\":3}");
+    }
+    name = tenant;
+  } else {
+    const char* const end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, weight);
+    if (parsed.ec != std::errc() || parsed.ptr != end) {
+      return InvalidArgumentError("parameter 'weight': expected a number, got '" +
+                                  text.substr(0, 40) + "'");
+    }
+  }
+  PLEXUS_RETURN_IF_ERROR(FairShare::CheckWeight(weight));
+  PLEXUS_ASSIGN_OR_RETURN(const TenantId id, tenants_.Keep(name));
+  PLEXUS_RETURN_IF_ERROR(runtime_.dispatcher().SetTenantWeight(id, weight));
+  PLEXUS_LOG(kInfo) << "tenant '" << name << "' has weight " << weight;
+  return OkStatus();
+}
+
+// Tenants that were heard of; shares are in device time.
+void AdminApi::WriteTenants(JsonWriter& json) const {
+  const std::vector<std::string> names = tenants_.Names();
+  json.Key("tenants").BeginObject();
+  for (uint32_t id = 0; id < names.size(); ++id) {
+    const TenantStats stats = runtime_.dispatcher().tenant_stats(TenantId(id));
+    json.Key(names[id]).BeginObject();
+    json.Key("weight").Double(stats.weight);
+    json.Key("device_time_ns").Uint(static_cast<uint64_t>(stats.time.count()));
+    json.Key("deficit_ns").Int(stats.deficit.count());
+    json.Key("jobs").Uint(stats.jobs);
+    json.EndObject();
+  }
+  json.EndObject();
+}
+
 HttpResponse AdminApi::Stats() const {
   const DispatcherStats d = runtime_.dispatcher().stats();
   const Runtime::CacheStats cache = runtime_.cache_stats();
@@ -103,6 +173,7 @@ HttpResponse AdminApi::Stats() const {
                 {"ready", d.ready},
                 {"running", d.running},
                 {"in_flight", d.in_flight}});
+  WriteTenants(json);
   json.Key("program_cache");
   Counts(json, {{"programs", cache.programs},
                 {"bytes", cache.bytes},

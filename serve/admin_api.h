@@ -1,30 +1,37 @@
 // Administration: what an operator may look at and change, on a loopback port of its own.
 #pragma once
 
+#include "base/json_writer.h"
 #include "pipeline/runtime.h"
 #include "serve/http.h"
 #include "serve/http_server.h"
+#include "serve/tenants.h"
 #include "serve/trace_api.h"
 
 namespace plexus {
 
-// GET /policy, POST /policy?name=NAME or {"policy":"NAME"}, GET /stats, and
+// GET /policy, POST /policy?name=NAME or {"policy":"NAME"}; GET /tenants, PUT or POST
+// /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}; GET /stats; and
 // /trace (TraceApi). Thread-safe.
 class AdminApi : public HttpHandler {
  public:
-  // Borrows both.
-  AdminApi(Runtime& runtime, const HttpServer& http)
-      : runtime_(runtime), http_(http), trace_(runtime) {}
+  // Borrows all.
+  AdminApi(Runtime& runtime, const HttpServer& http, TenantTable& tenants)
+      : runtime_(runtime), http_(http), tenants_(tenants), trace_(runtime) {}
 
   std::shared_ptr<CancelToken> Handle(HttpRequest request, Respond respond) override;
 
  private:
   HttpResponse Policy(const HttpRequest& request);
   Status SetPolicy(const HttpRequest& request);
+  HttpResponse Tenants(const HttpRequest& request);
+  Status SetWeight(const HttpRequest& request);
+  void WriteTenants(JsonWriter& json) const;
   HttpResponse Stats() const;
 
   Runtime& runtime_;
   const HttpServer& http_;
+  TenantTable& tenants_;
   TraceApi trace_;
 };
 

@@ -20,7 +20,7 @@ Server::Server(Runtime& runtime, const ServerOptions& options)
     : repository_(options.repository, runtime),
       http_(options.http, runtime.clock()),
       api_(runtime, repository_, tenants_, ApiOptions(options)),
-      admin_(runtime, http_) {}
+      admin_(runtime, http_, tenants_) {}
 
 Result<std::unique_ptr<Server>> Server::Start(Runtime& runtime, const ServerOptions& options,
                                               std::function<void()> loaded) {
@@ -31,6 +31,11 @@ Result<std::unique_ptr<Server>> Server::Start(Runtime& runtime, const ServerOpti
   }
   std::unique_ptr<Server> server(new Server(runtime, options));
   PLEXUS_RETURN_IF_ERROR(server->repository_.CheckReadable());
+  for (const auto& [name, weight] : options.tenant_weights) {
+    PLEXUS_ASSIGN_OR_RETURN(const TenantId id, server->tenants_.Keep(name));
+    const Status set = runtime.dispatcher().SetTenantWeight(id, weight);
+    if (!set.ok()) return set.WithContext("tenant '" + name + "'");
+  }
   PLEXUS_ASSIGN_OR_RETURN(server->http_port_,
                           server->http_.Listen(options.host, options.http_port, &server->api_));
   if (options.admin_port) {

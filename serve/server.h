@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +23,7 @@ struct ServerOptions {
   std::optional<uint16_t> admin_port;  // on 127.0.0.1; none: no administration
   HttpOptions http;
   V2ApiOptions api;
+  std::map<std::string, double> tenant_weights;  // FairShare::CheckWeight; others have 1
 };
 
 // Thread-safe.

@@ -205,6 +205,10 @@ TEST(V2Api, PassesTenantPriorityTimeoutAndDeadlineOn) {
   EXPECT_EQ(f.tenants.Name(attributes.tenant), "alice");
   request.tenant = "no spaces";
   EXPECT_EQ(f.Start(request).get().status, 400);
+  const HttpResponse past =
+      f.Call("POST", "/v2/models/same/infer", Body("[1,2]", R"(,"parameters":{"deadline_us":-1})"));
+  EXPECT_EQ(past.status, 400);
+  EXPECT_NE(past.body.find("deadline_us"), std::string::npos) << past.body;
 }
 
 TEST(Tenants, TheTableIsBoundedAndForgetsTheLongestUnheard) {
@@ -217,6 +221,19 @@ TEST(Tenants, TheTableIsBoundedAndForgetsTheLongestUnheard) {
   EXPECT_EQ(tenants.Find("a").value(), TenantId(1));
   EXPECT_EQ(tenants.Name(TenantId(2)), "c");
   EXPECT_FALSE(tenants.Find(std::string(65, 'a')).ok());
+}
+
+TEST(Tenants, KeptOnesAreNeverForgottenAndLeaveRoomForOthers) {
+  TenantTable tenants(4);
+  const TenantId shop = tenants.Keep("shop").value();
+  EXPECT_EQ(tenants.Keep("shop").value(), shop);
+  EXPECT_EQ(tenants.Keep("").value(), TenantId(0));
+  EXPECT_TRUE(tenants.Keep("other").ok());
+  EXPECT_EQ(tenants.Keep("third").status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(tenants.Keep("no spaces").status().code(), StatusCode::kInvalidArgument);
+  for (const char* name : {"a", "b", "c", "d"}) EXPECT_TRUE(tenants.Find(name).ok());
+  EXPECT_EQ(tenants.Find("shop").value(), shop);
+  EXPECT_EQ(tenants.Names(), (std::vector<std::string>{"", "shop", "other", "d"}));
 }
 
 TEST(V2Api, ReturnsOnlyTheOutputsAskedFor) {
@@ -471,6 +488,42 @@ TEST(Admin, SwitchesThePolicyAndShowsCounters) {
                            R"("program_cache":{)", R"("constants":{)", R"("http":{)"}) {
     EXPECT_NE(stats.find(part), std::string::npos) << part << stats;
   }
+}
+
+TEST(Admin, TakesPoliciesWithArgumentsAndSaysWhatIsWrongWithThem) {
+  ServerFixture f;
+  TestConnection admin(f.server->admin_port());
+  EXPECT_EQ(admin.Call(Post("/policy?name=fair(srpt,1000)", "")).status, 200);
+  EXPECT_NE(admin.Call(Get("/policy")).body.find("\"policy\":\"fair(srpt, 1000)\""),
+            std::string::npos);
+  const auto nan = admin.Call(Post("/policy", "{\"policy\":\"fair(srpt, nan)\"}"));
+  EXPECT_EQ(nan.status, 400);
+  EXPECT_NE(nan.body.find("at least 0, or inf"), std::string::npos) << nan.body;
+  EXPECT_EQ(f.runtime.dispatcher().policy_name(), "fair(srpt, 1000)");
+}
+
+TEST(Admin, SetsAndShowsTheWeightsOfTenants) {
+  ServerFixture f;
+  TestConnection admin(f.server->admin_port());
+  EXPECT_EQ(admin
+                .Call("PUT /tenants?name=shop&weight=3 HTTP/1.1\r\nHost: test\r\n"
+                      "Content-Length: 0\r\n\r\n")
+                .status,
+            200);
+  EXPECT_EQ(admin.Call(Post("/tenants", R"({"tenant":"reports","weight":0.5})")).status, 200);
+  for (const char* path : {"/tenants", "/stats"}) {
+    const std::string body = admin.Call(Get(path)).body;
+    EXPECT_NE(body.find(R"("shop":{"weight":3,"device_time_ns":0,)"), std::string::npos) << body;
+    EXPECT_NE(body.find(R"("reports":{"weight":0.5,)"), std::string::npos) << body;
+  }
+  for (const char* path : {"/tenants?name=shop&weight=-1", "/tenants?name=shop&weight=nan",
+                           "/tenants?name=shop&weight=0", "/tenants?name=shop&weight=3x",
+                           "/tenants?name=shop", "/tenants?name=a%20b&weight=1", "/tenants"}) {
+    EXPECT_EQ(admin.Call(Post(path, "")).status, 400) << path;
+  }
+  EXPECT_EQ(admin.Call(Post("/tenants", R"({"tenant":"a","weight":-2})")).status, 400);
+  EXPECT_NE(admin.Call(Get("/tenants")).body.find(R"("shop":{"weight":3,)"), std::string::npos);
+  EXPECT_EQ(admin.Call("DELETE /tenants HTTP/1.1\r\nHost: test\r\n\r\n").status, 405);
 }
 
 TEST(Server, SaysWhyItCannotStart) {
