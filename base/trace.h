@@ -63,7 +63,7 @@ struct TraceOptions {
   TimePoint until = TimePoint::max();
 };
 
-// Keeps the last `capacity` events. Thread-safe: Record takes no lock and allocates nothing, about
+// Keeps the last `capacity` events. Thread-safe: Record takes no lock and allocates nothing, 10 to
 // 20 ns; the ring (96 bytes per event) is allocated by the first Start.
 //
 // There are two ways of recording, and both may be in use: a standing sample (SetStanding) for as

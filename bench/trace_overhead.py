@@ -34,7 +34,7 @@ def _overhead(rounds: list, ours: str, theirs: str, key: str) -> dict:
 def run(quick: bool, only: set | None):
     models.prepare()
     cases = {c.name: c for c in models.cases()}
-    processes, rounds = (4, 15) if quick else (8, 40)
+    processes, rounds = (4, 10) if quick else (8, 20)
     runs = []
     for i in range(processes):
         runs.append(_measure(cases, rounds, "off" if i % 2 == 0 else "absent"))

@@ -16,7 +16,8 @@ install(FILES packaging/plexus.env DESTINATION ${CMAKE_INSTALL_DATADIR}/plexus)
 # The documents keep their places to each other, so that their links work.
 set(PLEXUS_DOC_DIR ${CMAKE_INSTALL_DATADIR}/doc/plexus)
 install(FILES LICENSE README.md DESTINATION ${PLEXUS_DOC_DIR} COMPONENT doc)
-install(DIRECTORY docs DESTINATION ${PLEXUS_DOC_DIR} COMPONENT doc FILES_MATCHING PATTERN "*.md")
+install(DIRECTORY docs DESTINATION ${PLEXUS_DOC_DIR} COMPONENT doc
+        FILES_MATCHING PATTERN "*.md" PATTERN "*.svg")
 install(FILES bench/README.md DESTINATION ${PLEXUS_DOC_DIR}/bench COMPONENT doc)
 install(DIRECTORY bench/results DESTINATION ${PLEXUS_DOC_DIR}/bench COMPONENT doc
         FILES_MATCHING PATTERN "*.svg")
