@@ -59,6 +59,8 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     const SimModel& model = model_of(index);
     JobSpec spec;
     spec.program = model.program;
+    spec.buffers.inputs.resize(model.program->inputs.size());
+    spec.buffers.outputs.resize(model.program->outputs.size());
     spec.listener = this;
     spec.attributes.request = RequestId(index);
     spec.attributes.tenant = TenantId(model.tenant);

@@ -24,7 +24,8 @@ struct Report {
   double throughput_per_s = 0;        // jobs / makespan
   double offered_per_s = 0;           // jobs / (last - first arrival); 0 if all came at once
   // Share of the device's room for blocks that ran blocks, over the makespan: a block counts as one
-  // over the number of its kind that the device holds.
+  // over the number of its kind that the device holds. Kinds that need different resources fit
+  // beside each other, so it may exceed 1.
   double utilisation = 0;
   uint64_t launches = 0, blocks = 0;
 };

@@ -11,7 +11,7 @@
 #include "base/status.h"
 #include "device/sim/sim_gpu.h"
 #include "program/program.h"
-#include "sched/job.h"
+#include "sched/policy.h"
 
 namespace plexus {
 
@@ -53,7 +53,7 @@ struct HostCosts {
 
 struct SystemOptions {
   std::string name = "plexus";  // SystemNames()
-  std::string policy = "srpt";  // plexus: MakePolicy's; bounded: srpt or edf; else unused
+  std::string policy{kDefaultPolicy};  // plexus: MakePolicy's; bounded: srpt or edf; else unused
   HostCosts host;
   uint32_t streams = 500;           // of the systems that dispatch in software
   uint32_t waiting_kernels = 2;     // paella: B

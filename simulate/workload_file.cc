@@ -1,9 +1,11 @@
 // Workload files and presets.
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "device/packing.h"
+#include "simulate/lower_onnx.h"
 #include "simulate/presets.h"
 #include "simulate/workload.h"
 #include "yaml/yaml_reader.h"
@@ -137,9 +139,15 @@ class FileReader {
       }
     }
     const Duration service_time = Milliseconds(map, "service_time_ms", Duration{0});
-    if (!map.Has("kernels")) map.Fail("key 'kernels' is missing");
-    PLEXUS_RETURN_IF_ERROR(map.Has("kernels") ? ReadKernels(map.Child("kernels"), &model)
-                                              : map.Finish());
+    if (map.Has("onnx") == map.Has("kernels")) {
+      map.Fail("needs one of 'onnx' and 'kernels'");
+      return map.Finish();
+    }
+    if (map.Has("kernels")) {
+      PLEXUS_RETURN_IF_ERROR(ReadKernels(map.Child("kernels"), &model));
+    } else {
+      PLEXUS_RETURN_IF_ERROR(ReadOnnx(map, &model));
+    }
     if (service_time.count() > 0) {
       Result<ProgramPtr> scaled = ScaleToServiceTime(workload_.device, model.program, service_time);
       if (!scaled.ok()) map.Fail("service_time_ms", scaled.status().message());
@@ -147,6 +155,29 @@ class FileReader {
     }
     workload_.models.push_back(std::move(model));
     return map.Finish();
+  }
+
+  Status ReadOnnx(YamlMap& map, SimModel* model) {
+    const std::string file = map.String("onnx");
+    std::map<std::string, Shape> shapes;
+    if (map.Has("shapes")) {
+      const YAML::Node node = map.Child("shapes");
+      YamlMap named(node, map.where() + " '" + model->name + "': shapes");
+      for (const auto& entry : node) {
+        const std::string name = entry.first.Scalar();
+        shapes[name] = named.Ints(name);
+        for (const int64_t size : shapes[name]) {
+          if (size < 1 || size > 1 << 24) named.Fail(name, "sizes must be between 1 and 16777216");
+        }
+      }
+      PLEXUS_RETURN_IF_ERROR(named.Finish());
+    }
+    Result<ProgramPtr> program = LowerOnnx(folder_ / file, shapes, workload_.device);
+    if (!program.ok()) {
+      return program.status().WithContext(map.where() + " '" + model->name + "'");
+    }
+    model->program = *program;
+    return OkStatus();
   }
 
   Status ReadKernels(const YAML::Node& node, SimModel* model) {

@@ -88,7 +88,7 @@ TEST(WorkloadTest, WhatMakesNoSenseIsRefusedWithItsPlace) {
       {model + "scheduler: {waiting_kernels: 0}", "key 'waiting_kernels'"},
       {model + "speed: 3", "unknown key 'speed'"},
       {"jobs: 3", "key 'models': expected a list of models"},
-      {"models: [{name: m}]", "key 'kernels' is missing"},
+      {"models: [{name: m}]", "needs one of 'onnx' and 'kernels'"},
       {"models: [{name: m, share: -2, kernels: [{grid: 1, block_us: 5}]}]", "key 'share'"},
       {"models: [{name: m, tenant: x, kernels: [{grid: 1, block_us: 5}]}]", "no tenant 'x'"},
       {"models: [{name: m, kernels: [{grid: 0, block_us: 5}]}]", "key 'grid'"},
@@ -103,6 +103,8 @@ TEST(WorkloadTest, WhatMakesNoSenseIsRefusedWithItsPlace) {
        "model 'm' is there twice"},
       {"models: [{name: m, service_time_ms: 0.001, kernels: [{grid: 1, block_us: 5}]}]",
        "its launches alone take"},
+      {"models: [{name: m, onnx: none.onnx}]", "w.yaml: model 'm': none.onnx: "},
+      {"models: [{name: m, onnx: none.onnx, shapes: {x: [0]}}]", "sizes must be between"},
       {"models: 3", "expected a list"},
       {"- 1", "expected a mapping"},
   };

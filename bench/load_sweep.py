@@ -1,0 +1,192 @@
+"""What fig11 and fig12 have in common: systems over load on the simulated T4.
+
+Parameters are frozen in workloads/*.yaml. Loads are shares of the faithful Paella's saturation, its
+throughput when all jobs are there at once.
+"""
+
+import report
+from simulated import ROOT, Simulator
+
+SYSTEMS = {
+    "one-stream": {"system": "one-stream"},
+    "stream-per-job": {"system": "stream-per-job"},
+    "job-by-job": {"system": "job-by-job"},
+    "kernel-by-kernel": {"system": "kernel-by-kernel"},
+    "paella": {"system": "paella"},
+    "bounded-srpt": {"system": "bounded", "policy": "srpt"},
+    "bounded-edf": {"system": "bounded", "policy": "edf"},
+    "plexus-fifo": {"system": "plexus", "policy": "fifo"},
+    "plexus-srpt": {"system": "plexus", "policy": "srpt"},
+    "plexus-stretch": {"system": "plexus", "policy": "stretch"},
+}
+SIGMAS = [1.5, 2]
+LOADS = [0.005, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1]
+QUICK_LOADS = [0.1, 0.3, 0.5, 0.7, 0.9, 1.1]
+P99_LIMIT_MS = 75
+# name: (group, key, frozen value)
+SENSITIVITY = {
+    "launch latency": ("device", "launch_latency_us", 2.15),
+    "kernel gap": ("device", "kernel_gap_us", 2.0),
+    "notification latency": ("device", "notification_latency_us", 1.5),
+    "completion latency": ("device", "completion_latency_us", 4.5),
+    "jitter": ("device", "jitter", 0.1),
+    "host launch": ("scheduler", "host_launch_us", 2),
+    "host notification": ("scheduler", "host_notification_us", 0.2),
+    "B (paella)": ("scheduler", "waiting_kernels", 2),
+    "K (bounded)": ("scheduler", "in_flight", 16),
+    "job depth (bounded)": ("scheduler", "job_depth", 4),
+    "quantum (plexus)": ("scheduler", "quantum_us", 200),
+    "in-flight bound (plexus)": ("scheduler", "in_flight_bound_us", 20),
+}
+
+
+def known_systems(simulator: Simulator, jobs: int) -> dict:
+    """Those that this build has: a policy may be missing."""
+    systems = {}
+    for name, change in SYSTEMS.items():
+        try:
+            simulator.run([{**change, "kind": "at-once", "jobs": 1}])
+            systems[name] = change
+        except RuntimeError as e:
+            if "unknown policy" not in str(e):
+                raise
+    return systems
+
+
+def short(answer: dict) -> dict:
+    """What of a report is kept: overall and per model."""
+    keys = ("mean_ms", "p50_ms", "p99_ms", "mean_slowdown")
+
+    def pick(row):
+        return {k: float(f"{row[k]:.4g}") for k in keys if k in row}
+
+    return {
+        "throughput": round(answer["throughput_per_s"], 2),
+        "all": pick(answer["all"]),
+        "models": {m["model"]: pick(m) for m in answer["models"]},
+    }
+
+
+def throughput_within(points: list) -> float:
+    """The throughput at which p99 crosses the limit first; (throughput, p99) by load."""
+    best = 0.0
+    for (t0, p0), (t1, p1) in zip([(0.0, 0.0)] + points, points):
+        if p1 > P99_LIMIT_MS:
+            return round(t0 + (t1 - t0) * (P99_LIMIT_MS - p0) / (p1 - p0), 1)
+        best = t1
+    return round(best, 1)
+
+
+def mean(values: list) -> float:
+    return float(f"{sum(values) / len(values):.4g}")
+
+
+def run(name: str, workload: str, quick: bool):
+    jobs = 1000 if quick else 3000
+    loads = QUICK_LOADS if quick else LOADS
+    seeds = [1] if quick else [1, 2, 3, 4, 5]
+    with Simulator(str(ROOT / "bench" / "workloads" / workload)) as simulator:
+        systems = known_systems(simulator, jobs)
+        at_once = simulator.run(
+            [{**c, "kind": "at-once", "jobs": jobs, "seed": 1} for c in systems.values()]
+        )
+        saturation = {s: round(a["throughput_per_s"], 1) for s, a in zip(systems, at_once)}
+        base = saturation["paella"]
+
+        def change(system, sigma, load, seed=1):
+            gap = 1000 / (base * load)
+            return {**systems[system], "sigma": sigma, "mean_gap_ms": gap, "jobs": jobs, "seed": seed}
+
+        points = [(s, g, x) for g in SIGMAS for s in systems for x in loads]
+        curves = {}
+        for (system, sigma, load), answer in zip(
+            points, simulator.run([change(*p) for p in points])
+        ):
+            curves.setdefault(str(sigma), {}).setdefault(system, {})[str(load)] = short(answer)
+
+        result = {
+            "experiment": name,
+            "simulated": True,
+            "environment": report.environment(),
+            "parameters": f"bench/workloads/{workload}",
+            "workload": simulator.about,
+            "jobs": jobs,
+            "seeds": seeds,
+            "loads": loads,
+            "saturation_per_s": saturation,
+            "missing_systems": [s for s in SYSTEMS if s not in systems],
+            "throughput_at_p99_75ms": {},
+        }
+        for sigma, by_system in curves.items():
+            result["throughput_at_p99_75ms"][sigma] = {
+                s: throughput_within([(p["throughput"], p["all"]["p99_ms"]) for p in by.values()])
+                for s, by in by_system.items()
+            }
+        for percent in (80, 95):
+            points = [(s, g, percent / 100, k) for g in SIGMAS for s in systems for k in seeds]
+            answers = simulator.run([change(*p) for p in points])
+            rows = {}
+            for (system, sigma, _, _), answer in zip(points, answers):
+                rows.setdefault((str(sigma), system), []).append(answer["all"])
+            for key, field in (
+                ("p99_ms", "p99_ms"),
+                ("mean_ms", "mean_ms"),
+                ("p50_ms", "p50_ms"),
+                ("slowdown", "mean_slowdown"),
+            ):
+                table = result[f"{key}_at_{percent}pct"] = {}
+                for (sigma, system), values in rows.items():
+                    table.setdefault(sigma, {})[system] = mean([v[field] for v in values])
+        result["p99_gain_at_95pct"] = {
+            sigma: {
+                f"{rival}/{s}": round(by[rival] / by[s], 3)
+                for s in by
+                if s.startswith("plexus")
+                for rival in ("paella", "bounded-srpt", "bounded-edf")
+            }
+            for sigma, by in result["p99_ms_at_95pct"].items()
+        }
+        result["sensitivity_p99_ms_at_95pct"] = sensitivity(
+            simulator, systems, change, seeds[:2], quick
+        )
+        result["curves"] = curves
+    shown = {}
+    for system, by_load in curves["1.5"].items():
+        shown[system] = [(p["throughput"], p["all"]["p99_ms"]) for p in by_load.values()]
+    svg = report.lines(
+        f"{name}: p99 against throughput, sigma 1.5 (simulated T4)",
+        shown,
+        "jobs per second",
+        "p99, ms",
+        limit=3000,
+    )
+    return result, svg
+
+
+def sensitivity(simulator, systems, change, seeds, quick) -> dict:
+    """p99 at 95 % load, sigma 1.5, with one parameter halved or doubled; the rate stays the same."""
+    chosen = [s for s in ("paella", "bounded-srpt", "bounded-edf", "plexus-srpt", "plexus-stretch")]
+    chosen = [s for s in chosen if s in systems]
+    table = {}
+    rows = [("frozen", None, 1)]
+    rows += [(f"{n} x{f:g}", n, f) for n in SENSITIVITY for f in ((2,) if quick else (0.5, 2))]
+    points, changes = [], []
+    for label, parameter, factor in rows:
+        for system in chosen:
+            if parameter and "(" in parameter and not system.startswith(parameter.split("(")[1][:-1]):
+                continue
+            for seed in seeds:
+                c = change(system, 1.5, 0.95, seed)
+                if parameter:
+                    group, key, value = SENSITIVITY[parameter]
+                    new = value * factor
+                    whole = key in ("waiting_kernels", "in_flight", "job_depth")
+                    c[group] = {key: int(new) if whole else new}
+                points.append((label, system))
+                changes.append(c)
+    values = {}
+    for point, answer in zip(points, simulator.run(changes)):
+        values.setdefault(point, []).append(answer["all"]["p99_ms"])
+    for (label, system), p99 in values.items():
+        table.setdefault(label, {})[system] = mean(p99)
+    return table

@@ -1,0 +1,64 @@
+#include "simulate/lower_onnx.h"
+
+#include <vector>
+
+#include "device/sim/sim_compiler.h"
+#include "graph/onnx/onnx_import.h"
+#include "graph/passes/passes.h"
+#include "program/reference/reference.h"
+
+namespace plexus {
+namespace {
+
+// Concrete inputs: what is given, else 1 for every open dimension.
+Result<std::vector<KnownInput>> Inputs(const Graph& graph, std::map<std::string, Shape> shapes) {
+  std::vector<KnownInput> inputs;
+  for (ValueId id : graph.inputs()) {
+    const Value& value = graph.value(id);
+    KnownInput input;
+    input.dtype = value.dtype;
+    if (const auto given = shapes.find(value.name); given != shapes.end()) {
+      input.shape = given->second;
+      shapes.erase(given);
+    } else if (value.shape.has_rank) {
+      for (const SymbolicDim& dim : value.shape.dims) input.shape.push_back(dim.value.value_or(1));
+    } else {
+      return InvalidArgumentError("input '" + value.name + "': the model does not say its shape");
+    }
+    inputs.push_back(std::move(input));
+  }
+  if (!shapes.empty()) {
+    return InvalidArgumentError("the model has no input '" + shapes.begin()->first + "'");
+  }
+  return inputs;
+}
+
+Result<ProgramPtr> Lower(const std::filesystem::path& file,
+                         const std::map<std::string, Shape>& shapes, const SimGpuOptions& device) {
+  const ReferenceEvaluator& evaluator = ReferenceEvaluator::Get();
+  PLEXUS_ASSIGN_OR_RETURN(const GraphPtr imported, ImportOnnxFile(file));
+  Graph graph = *imported;
+  PLEXUS_RETURN_IF_ERROR(Canonicalize(graph, evaluator));
+  PLEXUS_RETURN_IF_ERROR(OptimizeWeights(graph));
+  PLEXUS_RETURN_IF_ERROR(MarkFusionGroups(graph));
+  PLEXUS_ASSIGN_OR_RETURN(const std::vector<KnownInput> inputs, Inputs(graph, shapes));
+  PLEXUS_ASSIGN_OR_RETURN(Graph region, Specialize(graph, inputs, evaluator));
+  PLEXUS_RETURN_IF_ERROR(FoldConstants(region, evaluator));
+  PLEXUS_RETURN_IF_ERROR(Optimize(region));
+  SimCompilerOptions options;
+  options.gpu = device;
+  PLEXUS_ASSIGN_OR_RETURN(const std::unique_ptr<Compiler> compiler, MakeSimCompiler(options));
+  return compiler->Compile(region, {Precision::kFloat32, file.stem().string()});
+}
+
+}  // namespace
+
+Result<ProgramPtr> LowerOnnx(const std::filesystem::path& file,
+                             const std::map<std::string, Shape>& shapes,
+                             const SimGpuOptions& device) {
+  Result<ProgramPtr> program = Lower(file, shapes, device);
+  if (!program.ok()) return program.status().WithContext(file.string());
+  return program;
+}
+
+}  // namespace plexus
