@@ -133,6 +133,8 @@ class Dispatcher::Core {
   bool QueueOn(UnitId unit);
   void SchedulePacked();
   JobRecord* PickReady();
+  JobRecord* PickPacked();
+  double WaitingNs();
   JobRecord& FirstOfTenant(uint32_t tenant);
   uint32_t ActiveJobs() const;
   JobRecord* PickBehind(uint32_t unit);

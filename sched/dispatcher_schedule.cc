@@ -44,6 +44,22 @@ JobRecord* Dispatcher::Core::PickReady() {
   return nullptr;
 }
 
+// For a device that places blocks itself. A launch there takes no unit from anybody, so the policy
+// alone decides, also between the next slice of a job and a job that has nothing in flight.
+JobRecord* Dispatcher::Core::PickPacked() {
+  while (num_ready() > 0) {
+    starved_ = shares_.Starved();
+    const IndexedHeap& ready = starved_ != kNone ? tenants_[starved_].ready : ready_;
+    const IndexedHeap& wider = starved_ != kNone ? tenants_[starved_].wider : wider_;
+    const bool widens = ready.empty() ||
+                        (!wider.empty() &&
+                         ready.GoesBeforeTop(wider.top_key(), jobs_.at(wider.top()).view.sequence));
+    JobRecord& job = jobs_.at(widens ? wider.top() : ready.top());
+    if (Startable(job)) return &job;
+  }
+  return nullptr;
+}
+
 // Of a tenant that lacks its share; so its one job takes every unit before another tenant's gets
 // one.
 JobRecord& Dispatcher::Core::FirstOfTenant(uint32_t tenant) {
@@ -220,12 +236,25 @@ void Dispatcher::Core::ScheduleQueues() {
   }
 }
 
-// The hardware places the blocks. A grid that fits goes out whole; while others wait it goes out in
-// slices of at most the quantum, and one launch may wait in the hardware, bounded in time, to hide
-// the launch latency.
+// How long the device needs for the blocks that wait in its queues, if it did nothing else.
+double Dispatcher::Core::WaitingNs() {
+  double ns = 0;
+  packed_->ForEachWaiting([&](uint32_t slot, uint32_t blocks, uint32_t capacity) {
+    const LaunchRecord& launch = launches_[slot];
+    ns += blocks * BlockNs(jobs_.at(launch.job), launch.kernel) / std::max(capacity, 1u);
+  });
+  return ns;
+}
+
+// The hardware places the blocks. A kernel goes out whole if nobody else has work or if it is
+// shorter than the quantum, else in slices of that. What does not fit waits in the hardware: that
+// hides the launch latency, but can no longer be overtaken, so it is bounded in time. A launch is
+// never cut to the room that happens to be free: what is left of it would only need another one.
 void Dispatcher::Core::SchedulePacked() {
+  const double bound_ns = static_cast<double>(options_.in_flight_bound.count());
   while (!free_launches_.empty() && !blocked_.Test(0)) {
-    JobRecord* job = PickReady();
+    if (packed_->waiting() > 0 && WaitingNs() >= bound_ns) return;
+    JobRecord* job = PickPacked();
     if (job == nullptr) return;
     const uint32_t kernel = ChooseKernel(*job, kNone);
     const Kernel& k = job->context.program->kernels[kernel];
@@ -236,21 +265,13 @@ void Dispatcher::Core::SchedulePacked() {
       Settle(*job);
       continue;
     }
-    const double block_ns = BlockNs(*job, kernel);
-    const auto blocks_in = [&](Duration time) {
-      const double waves = std::max(1.0, static_cast<double>(time.count()) / block_ns);
-      return static_cast<uint32_t>(std::min(waves * capacity, 4e9));
-    };
-    const bool alone = num_ready() == 1;
     const uint32_t left = job->cursor->kernels[kernel].unissued();
-    const uint32_t slice = alone ? left : std::min(left, blocks_in(options_.quantum));
-    const uint32_t room = packed_->Room(k.resources, slice);
-    uint32_t blocks = slice;
-    if (room == 0) {
-      if (packed_->waiting() > 0) return;
-      blocks = std::min(slice, blocks_in(options_.in_flight_bound));
-    } else if (!alone) {
-      blocks = std::min(slice, room);
+    uint32_t blocks = left;
+    const bool alone = num_ready() == 1 && running_jobs_ == (job->in_flight > 0 ? 1u : 0u);
+    if (!alone) {
+      const double waves =
+          std::max(1.0, static_cast<double>(options_.quantum.count()) / BlockNs(*job, kernel));
+      blocks = std::min(left, static_cast<uint32_t>(std::min(waves * capacity, 4e9)));
     }
     LaunchOn(*job, kernel, UnitId(), blocks);
   }

@@ -352,6 +352,52 @@ TEST(DispatcherTest, AHardwarePlacedDeviceGetsSlicesWhileOthersWait) {
   bed.CheckAtRest();
 }
 
+TEST(DispatcherTest, AHardwarePlacedDeviceIsNotCutToTheRoomThatIsFree) {
+  TestBed::Options options = Cpu(4, "srpt");
+  options.device.unit_addressed = false;
+  options.device.unit_limits.blocks = 2;
+  TestBed bed(options);
+  bed.Submit(Chain("three", 1, 3, 100 * kUs));
+  // Five of its eight blocks fit; the others wait in the hardware rather than for a launch.
+  bed.Submit(Chain("eight", 1, 8, 100 * kUs));
+  EXPECT_EQ(bed.dispatcher.stats().launches, 2u);
+  bed.Run();
+  EXPECT_EQ(bed.dispatcher.stats().launches, 2u);
+  bed.CheckHistory();
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, WhatWaitsInTheHardwareIsBoundedInTime) {
+  const auto launches = [](Duration bound) {
+    TestBed::Options options = Cpu(4);
+    options.device.unit_addressed = false;
+    options.device.unit_limits.blocks = 2;
+    options.dispatcher.in_flight_bound = bound;
+    TestBed bed(options);
+    for (int i = 0; i < 10; ++i) bed.Submit(Chain("eight", 1, 8, 100 * kUs));
+    const uint64_t count = bed.dispatcher.stats().launches;
+    bed.Run();
+    bed.CheckAtRest();
+    return count;
+  };
+  // One runs; each that waits keeps the device busy for 100 us.
+  EXPECT_EQ(launches(20 * kUs), 2u);
+  EXPECT_EQ(launches(250 * kUs), 4u);
+}
+
+TEST(DispatcherTest, OnAHardwarePlacedDeviceThePolicyAloneOrdersSlices) {
+  TestBed::Options options = Cpu(1, "fifo");
+  options.device.unit_addressed = false;
+  TestBed bed(options);
+  bed.Submit(Chain("first", 1, 1, 100 * kUs));
+  const JobId sliced = bed.Submit(Chain("sliced", 1, 10, 100 * kUs));
+  const JobId later = bed.Submit(Chain("later", 1, 1, 100 * kUs));
+  bed.Run();
+  // The later job has nothing in flight, but that alone does not put it first.
+  EXPECT_LT(bed.EndOf(sliced), bed.EndOf(later));
+  bed.CheckAtRest();
+}
+
 TEST(DispatcherTest, ABlockThatNeverFitsEndsItsJobOnly) {
   TestBed::Options options = Cpu(2);
   options.device.unit_addressed = false;

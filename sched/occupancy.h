@@ -111,6 +111,15 @@ class PackedOccupancy {
   uint32_t waiting() const { return waiting_; }    // blocks queued in the hardware
   uint32_t resident(UnitId unit) const { return packing_.blocks_on(unit.value()); }
   bool empty() const { return resident_ == 0 && waiting_ == 0; }
+  // Visits (slot, waiting blocks, blocks of its kind that the empty device holds), oldest first.
+  template <typename Visit>
+  void ForEachWaiting(Visit visit) const {
+    for (uint32_t i = 0; i < queue_size_; ++i) {
+      const uint32_t slot = queue_[(queue_head_ + i) % queue_.size()];
+      visit(slot, slots_[slot].waiting,
+            packing_.PerUnit(slots_[slot].footprint) * packing_.units());
+    }
+  }
 
  private:
   struct LaunchSlot {
