@@ -59,7 +59,7 @@ struct SystemOptions {
   uint32_t waiting_kernels = 2;     // paella: B
   double fairness_threshold = 1e9;  // paella: launches a model type may lack
   uint32_t in_flight = 16;          // bounded: K, launches of all jobs together
-  uint32_t job_depth = 4;           // bounded: launches of one job
+  uint32_t job_depth = 1;           // bounded: launches of one job
   Duration quantum{200000};         // plexus: DispatcherOptions
   Duration in_flight_bound{20000};  // plexus: DispatcherOptions
 };
