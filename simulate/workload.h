@@ -52,7 +52,7 @@ struct HostCosts {
 };
 
 struct SystemOptions {
-  std::string name = "plexus";  // SystemNames()
+  std::string name = "plexus";         // SystemNames()
   std::string policy{kDefaultPolicy};  // plexus: MakePolicy's; bounded: srpt or edf; else unused
   HostCosts host;
   uint32_t streams = 500;           // of the systems that dispatch in software
