@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "compile": ("compile_time", "load time, first request and new shapes against ONNX Runtime"),
     "mix8": ("mix8", "eight CNNs under load: policies, ONNX Runtime's ways to serve, an ideal queue"),
     "fairness": ("fairness", "a light tenant beside a flood, and weights 3:1"),
+    "sched-overhead": ("sched_overhead", "ns per scheduling decision by policy and ready jobs"),
     "sim-speed": ("sim_speed", "block events per second of the simulated GPU and the dispatcher"),
 }
 

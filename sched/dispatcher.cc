@@ -149,6 +149,7 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
     return refused;
   }
   JobRecord& job = jobs_.Allocate();
+  jobs_.Provision(program.kernels.size());
   for (IndexedHeap* heap : {&ready_, &wider_, &waiters_, &timers_}) heap->Reserve(jobs_.capacity());
   in_tenant_ready_.Reserve(jobs_.capacity());
   in_tenant_wider_.Reserve(jobs_.capacity());

@@ -1,5 +1,6 @@
 #include "sched/job_table.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace plexus {
@@ -55,6 +56,18 @@ JobRecord* JobTable::Find(JobId id) {
   JobRecord& job = at(slot);
   const bool live = job.state == JobState::kWaiting || job.state == JobState::kStarted;
   return live && job.view.id == id ? &job : nullptr;
+}
+
+void JobTable::Provision(size_t kernels) {
+  most_kernels_ = std::max(most_kernels_, kernels);
+  if (cursors_.empty()) cursors_.reserve(kPooledCursors);
+  while (cursors_.size() < kSpareCursors) cursors_.push_back(std::make_unique<JobCursor>());
+  // The ones to be taken next; the others had their turn when they were.
+  for (size_t i = 0; i < kSpareCursors; ++i) {
+    JobCursor& cursor = *cursors_[cursors_.size() - 1 - i];
+    cursor.kernels.reserve(most_kernels_);
+    cursor.ready.reserve(most_kernels_);
+  }
 }
 
 std::unique_ptr<JobCursor> JobTable::TakeCursor() {

@@ -81,6 +81,8 @@ class JobTable {
   uint32_t capacity() const { return static_cast<uint32_t>(chunks_.size() * kChunk); }
   uint32_t live() const { return live_; }
 
+  // Cursors for jobs of up to `kernels` kernels, so that the next few starts allocate nothing.
+  void Provision(size_t kernels);
   std::unique_ptr<JobCursor> TakeCursor();
   void ReturnCursor(std::unique_ptr<JobCursor> cursor);
 
@@ -95,8 +97,10 @@ class JobTable {
  private:
   static constexpr uint32_t kChunk = 256;
   static constexpr size_t kPooledCursors = 256;
+  static constexpr size_t kSpareCursors = 8;
   std::vector<std::unique_ptr<JobRecord[]>> chunks_;
   std::vector<std::unique_ptr<JobCursor>> cursors_;
+  size_t most_kernels_ = 0;
   uint32_t free_ = ~0u;
   uint32_t live_ = 0;
 };
