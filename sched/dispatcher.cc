@@ -299,6 +299,7 @@ DispatcherStats Dispatcher::Core::stats() {
   DispatcherStats stats = stats_;
   stats.ready = num_ready();
   stats.running = running_jobs_;
+  stats.launch_gap = Duration(static_cast<int64_t>(gap_ns_));
   stats.jobs_waiting_for_arena = waiters_.size();
   stats.in_flight = units_ ? units_->in_flight() : packed_->resident() + packed_->waiting();
   Leave();

@@ -19,7 +19,9 @@ namespace plexus {
 struct DispatcherOptions {
   Duration quantum = std::chrono::microseconds(200);  // longest slice while others wait
   // Work handed to a unit (the device) beyond what runs, in time (B of paella.md): enough to hide
-  // what lies between an event and the next launch. On a CPU that is a microsecond at most.
+  // what lies between an event and the next launch. On a CPU that is a microsecond at most; on a
+  // hardware-placed device the bound is at least twice what is measured there
+  // (DispatcherStats::launch_gap), and one block's time.
   Duration in_flight_bound = std::chrono::microseconds(20);
   size_t max_jobs = 100'000;  // queued and running; more is kUnavailable
   // A launch not reported within this is taken for lost: its job ends kUnavailable at the next Pump
@@ -45,9 +47,12 @@ struct DispatcherStats {
   uint64_t events_ignored = 0;
   uint64_t launches_lost = 0;  // never reported: found by a later event or by hang_bound
   Duration busy{0};            // device time of finished blocks
-  size_t ready = 0;            // jobs that could launch now
-  size_t running = 0;          // jobs with a launch in flight
-  size_t in_flight = 0;        // launches the mirror holds; 0 when every job has ended
+  // From the event behind a launch to the launch's first block, both on the device: the device's
+  // launch latency, or what was measured where it reports starts (the way of the report as well).
+  Duration launch_gap{0};
+  size_t ready = 0;      // jobs that could launch now
+  size_t running = 0;    // jobs with a launch in flight
+  size_t in_flight = 0;  // launches the mirror holds; 0 when every job has ended
 };
 
 // Device time is that of a whole unit: a block that leaves room for others beside it counts for the

@@ -16,7 +16,8 @@ Dispatcher::Core::Core(Device& device, std::unique_ptr<Policy> policy, const Clo
       options_(options),
       profiles_(profiles != nullptr ? profiles : &own_profiles_),
       policy_(std::move(policy)),
-      shares_(options.fair_burst) {
+      shares_(options.fair_burst),
+      gap_ns_(static_cast<double>(info_.launch_latency.count())) {
   PLEXUS_CHECK(policy_ != nullptr && info_.units > 0);
   if (trace_ != nullptr) {
     trace_device_ =
@@ -287,8 +288,14 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
   }
   const bool over =
       event.kind == DeviceEvent::Kind::kFault || event.kind == DeviceEvent::Kind::kBlocksFinished;
-  if (!over) return;  // starts and copies move nothing here
   LaunchRecord& launch = launches_[slot];
+  if (!over) {
+    if (event.kind == DeviceEvent::Kind::kBlocksStarted && !launch.started && !launch.lost) {
+      launch.started = true;
+      LearnGap(event.at - launch.at);
+    }
+    return;
+  }
   if (launch.lost) {
     // It came back after all: now its memory is safe.
     JobRecord& job = jobs_.at(launch.job);
@@ -316,6 +323,12 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
     }
   }
   HandleLaunchOver(slot, event);
+}
+
+// Weight 1/8; a single delay counts for no more than eight usual ones.
+void Dispatcher::Core::LearnGap(Duration gap) {
+  const double most = 8 * std::max(gap_ns_, 1000.0);
+  gap_ns_ += (std::clamp(static_cast<double>(gap.count()), 0.0, most) - gap_ns_) / 8;
 }
 
 void Dispatcher::Core::HandleLaunchOver(uint32_t slot, const DeviceEvent& event) {

@@ -55,6 +55,7 @@ class Dispatcher::Core {
     UnitId unit;
     TimePoint at{};
     bool lost = false;
+    bool started = false;  // or it had to wait: its start says nothing about the way to the device
     // The decision, for traces; kept only while one is taken.
     double key = 0;
     Duration remaining{0};
@@ -79,6 +80,7 @@ class Dispatcher::Core {
   // dispatcher_core.cc
   Status CheckSpec(const JobSpec& spec) const;
   void Handle(const DeviceEvent& event);
+  void LearnGap(Duration gap);
   void HandleLaunchOver(uint32_t slot, const DeviceEvent& event);
   void FinishBlocks(uint32_t slot, uint32_t blocks, Duration device_time);
   void FinishKernel(JobRecord& job, uint32_t kernel, uint32_t unit);
@@ -132,6 +134,7 @@ class Dispatcher::Core {
   void ScheduleQueues();
   bool QueueOn(UnitId unit);
   void SchedulePacked();
+  Duration InFlightBound() const;
   JobRecord* PickReady();
   JobRecord* PickPacked();
   double WaitingNs();
@@ -143,8 +146,10 @@ class Dispatcher::Core {
   bool WorthWaking(const JobRecord& job, Duration latency);
   uint32_t ChooseKernel(const JobRecord& job, uint32_t unit) const;
   uint32_t ChooseBlocks(const JobRecord& job, uint32_t kernel);
-  // False when the unit turned out to be full; the launch is undone.
-  bool LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, uint32_t blocks);
+  // `at_once`: a hardware-placed device has room for all of it. False when the unit turned out to
+  // be full; the launch is undone.
+  bool LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, uint32_t blocks,
+                bool at_once = false);
   uint32_t NewLaunch();
   uint32_t num_ready() const { return ready_.size() + wider_.size(); }
   uint32_t in_flight() const {
@@ -181,6 +186,7 @@ class Dispatcher::Core {
   uint32_t ended_first_ = kNone, ended_last_ = kNone;  // jobs to deliver, in the order they ended
   uint32_t arenas_held_ = 0;
   uint32_t running_jobs_ = 0;
+  double gap_ns_;         // DispatcherStats::launch_gap
   uint32_t ended_ = 0;    // records of ended jobs not yet free
   Status device_status_;  // why no more jobs are taken
   DispatcherStats stats_;

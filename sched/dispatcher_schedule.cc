@@ -246,12 +246,18 @@ double Dispatcher::Core::WaitingNs() {
   return ns;
 }
 
+// The work that waits in the hardware must last until the next launch gets there, so the bound
+// grows with the way there where that is long.
+Duration Dispatcher::Core::InFlightBound() const {
+  return std::max(options_.in_flight_bound, Duration(static_cast<int64_t>(2 * gap_ns_)));
+}
+
 // The hardware places the blocks. A kernel goes out whole if nobody else has work or if it is
 // shorter than the quantum, else in slices of that. What does not fit waits in the hardware: that
 // hides the launch latency, but can no longer be overtaken, so it is bounded in time. A launch is
 // never cut to the room that happens to be free: what is left of it would only need another one.
 void Dispatcher::Core::SchedulePacked() {
-  const double bound_ns = static_cast<double>(options_.in_flight_bound.count());
+  const double bound_ns = static_cast<double>(InFlightBound().count());
   while (!free_launches_.empty() && !blocked_.Test(0)) {
     if (packed_->waiting() > 0 && WaitingNs() >= bound_ns) return;
     JobRecord* job = PickPacked();
@@ -273,7 +279,8 @@ void Dispatcher::Core::SchedulePacked() {
           std::max(1.0, static_cast<double>(options_.quantum.count()) / BlockNs(*job, kernel));
       blocks = std::min(left, static_cast<uint32_t>(std::min(waves * capacity, 4e9)));
     }
-    LaunchOn(*job, kernel, UnitId(), blocks);
+    const bool at_once = info_.reports_block_starts && packed_->Room(k.resources, blocks) == blocks;
+    LaunchOn(*job, kernel, UnitId(), blocks, at_once);
   }
 }
 
@@ -289,7 +296,8 @@ uint32_t Dispatcher::Core::NewLaunch() {
   return slot;
 }
 
-bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, uint32_t blocks) {
+bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, uint32_t blocks,
+                                bool at_once) {
   JobCursor& cursor = *job.cursor;
   KernelCursor& k = cursor.kernels[kernel];
   const bool from_front = !unit.valid() || 2 * unit.value() < info_.units;
@@ -330,6 +338,7 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
   if (job.first_launch == TimePoint{}) job.first_launch = now_;
   if (Traces(job)) TraceDecision(job, record);
   record.lost = false;
+  record.started = !at_once;
   (from_front ? k.front : k.back) = from_front ? first + blocks : first;
   if (units_) {
     const double expected_ns = std::min(blocks * BlockNs(job, kernel), 1e15);

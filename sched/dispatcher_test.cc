@@ -255,6 +255,53 @@ TEST(DispatcherTest, QueuedWorkBeyondTheRunningLaunchIsBoundedInTime) {
   for (const SimDevice::Ran& ran : other.device.ran()) EXPECT_LE(ran.end - ran.begin, 200 * kUs);
 }
 
+TEST(DispatcherTest, TheWayToTheDeviceIsMeasuredWhereItReportsStarts) {
+  for (const bool report_starts : {true, false}) {
+    TestBed::Options options = Cpu(1);
+    options.device.unit_addressed = false;
+    SimGpuOptions gpu;
+    gpu.sms = 4;
+    gpu.launch_latency = 30 * kUs;
+    gpu.notification_latency = 50 * kUs;
+    gpu.report_starts = report_starts;
+    options.device.gpu = gpu;
+    TestBed bed(options);
+    EXPECT_EQ(bed.dispatcher.stats().launch_gap, 30 * kUs);
+    bed.Submit(Chain("a", 60, 4, 100 * kUs));
+    bed.Run();
+    const Duration learned = bed.dispatcher.stats().launch_gap;
+    if (report_starts) {
+      EXPECT_NEAR(learned.count(), 80'000, 5'000);
+    } else {
+      EXPECT_EQ(learned, 30 * kUs);
+    }
+    bed.CheckHistory();
+    bed.CheckAtRest();
+  }
+}
+
+TEST(DispatcherTest, ALongWayToTheDeviceLetsMoreWaitThere) {
+  const auto waiting_blocks = [](Duration latency) {
+    TestBed::Options options = Cpu(1);
+    options.device.unit_addressed = false;
+    SimGpuOptions gpu;
+    gpu.sms = 1;
+    gpu.sm.blocks = gpu.sm.threads = 4;
+    gpu.launch_latency = latency;
+    options.device.gpu = gpu;
+    TestBed bed(options);
+    bed.Submit(Chain("a", 1, 4, 10 * kUs));
+    uint32_t waiting = 0;
+    bed.on_launch = [&](const Launch& launch) { waiting += launch.num_blocks; };
+    for (int i = 0; i < 30; ++i) bed.Submit(Chain("b", 1, 4, 10 * kUs));
+    bed.on_launch = nullptr;
+    bed.Run();
+    return waiting;
+  };
+  EXPECT_EQ(waiting_blocks(Duration{0}), 8u);  // 20 us
+  EXPECT_EQ(waiting_blocks(50 * kUs), 40u);    // twice 50 us
+}
+
 // --- Learned times
 
 TEST(DispatcherTest, BlockTimesAreLearnedPerProgramAndRows) {
