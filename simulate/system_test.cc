@@ -196,11 +196,11 @@ TEST(SystemTest, HostCostsDelayEveryLaunch) {
 Workload Busy(const std::string& system, uint64_t seed) {
   Workload w = ParseWorkload(R"(
 device: {preset: t4, queues: 8, jitter: 0.2}
-jobs: 300
+jobs: 80
 arrivals: {kind: lognormal, sigma: 1.5, mean_gap_ms: 0.4}
 models:
   - {name: a, share: 3, kernels: [{grid: 60, block_us: 80, repeat: 5}]}
-  - {name: b, share: 2, kernels: [{grid: 700, block_us: 50, threads: 256}, {grid: 1, block_us: 30}]}
+  - {name: b, share: 2, kernels: [{grid: 300, block_us: 50, threads: 256}, {grid: 1, block_us: 30}]}
   - {name: c, share: 1, kernels: [{grid: 40, block_us: 400, shared_bytes: 40000, repeat: 4}]}
 )",
                              "busy", {})
@@ -214,7 +214,7 @@ models:
 
 TEST(SystemTest, EverySystemRunsEveryBlockOfEveryJobOnce) {
   for (const std::string& system : SystemNames()) {
-    for (uint64_t seed = 1; seed <= 4; ++seed) {
+    for (uint64_t seed = 1; seed <= 2; ++seed) {
       SCOPED_TRACE(system + ", seed " + std::to_string(seed));
       const Workload w = Busy(system, seed);
       const std::vector<Arrival> arrivals = MakeArrivals(w);
