@@ -20,7 +20,7 @@ SYSTEMS = {
     "plexus-stretch": {"system": "plexus", "policy": "stretch"},
 }
 SIGMAS = [1.5, 2]
-LOADS = [0.005, 0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1]
+LOADS = [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0]
 QUICK_LOADS = [0.1, 0.3, 0.5, 0.7, 0.9, 1.1]
 P99_LIMIT_MS = 75
 # name: (group, key, frozen value)
@@ -36,7 +36,7 @@ SENSITIVITY = {
     "K (bounded)": ("scheduler", "in_flight", 16),
     "job depth (bounded)": ("scheduler", "job_depth", 1),
     "quantum (plexus)": ("scheduler", "quantum_us", 200),
-    "in-flight bound (plexus)": ("scheduler", "in_flight_bound_us", 60),
+    "in-flight bound (plexus)": ("scheduler", "in_flight_bound_us", 120),
 }
 
 
