@@ -1,7 +1,7 @@
 """fig13: fairness between the two extremes, all jobs at once (workloads/fig13.yaml).
 
 The published scheduler's threshold counts launches per model type; Plexus's counts device time per
-tenant, here one per model, in microseconds: fair(srpt, threshold).
+tenant, here one per model, summed over blocks, in milliseconds: fair(srpt, 1000 x threshold).
 """
 
 import load_sweep
@@ -21,7 +21,7 @@ def run(quick: bool, only: set | None):
             {**base, "system": "paella", "scheduler": {"fairness_threshold": t}} for t in THRESHOLDS
         ],
         "plexus": [
-            {**base, "system": "plexus", "policy": f"fair(srpt,{t:g})"} for t in THRESHOLDS
+            {**base, "system": "plexus", "policy": f"fair(srpt,{1000 * t:g})"} for t in THRESHOLDS
         ],
     }
     fairness, missing = {}, {}
@@ -62,7 +62,7 @@ def run(quick: bool, only: set | None):
     svg = report.lines(
         "fig13: mean time by fairness threshold, all at once (simulated T4)",
         shown,
-        "threshold (paella: launches; plexus: microseconds)",
+        "threshold (paella: launches; plexus: ms of block time)",
         "mean, ms",
     )
     return result, svg
