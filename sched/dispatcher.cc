@@ -60,6 +60,16 @@ void Dispatcher::Core::Leave() {
   }
 }
 
+// After a look that changed nothing; what came meanwhile is done all the same.
+void Dispatcher::Core::LeaveUnchanged() {
+  if (ended_first_ == kNone) {
+    lock_.Unlock();
+    if (!queue_.MayHaveEvents() || !lock_.TryLock()) return;
+    Drain();
+  }
+  Leave();
+}
+
 // Called with the lock, returns without it.
 void Dispatcher::Core::DeliverEnded() {
   struct Ended {
@@ -275,7 +285,7 @@ Status Dispatcher::Core::SetTenantWeight(TenantId tenant, double weight) {
 
 TenantStats Dispatcher::Core::tenant_stats(TenantId id) {
   TenantStats stats;
-  Enter();
+  lock_.Lock();
   if (id.valid() && id.value() < tenants_.size()) {
     const Tenant& tenant = tenants_[id.value()];
     stats.time = Duration(static_cast<int64_t>(tenant.served_ns));
@@ -283,34 +293,35 @@ TenantStats Dispatcher::Core::tenant_stats(TenantId id) {
     stats.weight = shares_.weight(id.value());
     stats.jobs = tenant.jobs;
   }
-  Leave();
+  LeaveUnchanged();
   return stats;
 }
 
 std::string Dispatcher::Core::policy_name() {
-  Enter();
+  lock_.Lock();
   std::string name(policy_->name());
-  Leave();
+  LeaveUnchanged();
   return name;
 }
 
 DispatcherStats Dispatcher::Core::stats() {
-  Enter();
+  lock_.Lock();
   DispatcherStats stats = stats_;
   stats.ready = num_ready();
   stats.running = running_jobs_;
   stats.launch_gap = Duration(static_cast<int64_t>(gap_ns_));
   stats.jobs_waiting_for_arena = waiters_.size();
+  stats.waiting_blocks = packed_ ? packed_->waiting() : 0;
   stats.in_flight = units_ ? units_->in_flight() : packed_->resident() + packed_->waiting();
-  Leave();
+  LeaveUnchanged();
   return stats;
 }
 
 Duration Dispatcher::Core::ExpectedTime(const Program& program, uint32_t rows) {
   const ProgramProfile* profile = profiles_->Get(program.signature, rows, program.kernels.size());
-  if (packed_) Enter();  // the packing remembers what it computed last
+  if (packed_) lock_.Lock();  // the packing remembers what it computed last
   const double alone_ns = TimesOf(program, *profile).alone_ns;
-  if (packed_) Leave();
+  if (packed_) LeaveUnchanged();
   return std::max(Duration(static_cast<int64_t>(alone_ns)), Duration{1});
 }
 

@@ -50,9 +50,12 @@ struct DispatcherStats {
   // From the event behind a launch to the launch's first block, both on the device: the device's
   // launch latency, or what was measured where it reports starts (the way of the report as well).
   Duration launch_gap{0};
-  size_t ready = 0;      // jobs that could launch now
-  size_t running = 0;    // jobs with a launch in flight
-  size_t in_flight = 0;  // launches the mirror holds; 0 when every job has ended
+  size_t ready = 0;    // jobs that could launch now
+  size_t running = 0;  // jobs with a launch in flight
+  // What the mirror holds: launches, or blocks where the hardware places them; 0 when every job has
+  // ended. And of those blocks the ones that wait in the hardware's queues.
+  size_t in_flight = 0;
+  size_t waiting_blocks = 0;
 };
 
 // Device time is that of a whole unit: a block that leaves room for others beside it counts for the

@@ -1,8 +1,7 @@
-// What happens to jobs: starting, events, timeouts, faults, ends.
+// What happens to jobs: starting, events, ends.
 #include "sched/dispatcher_core.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 namespace plexus {
@@ -297,7 +296,8 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
     return;
   }
   if (launch.lost) {
-    // It came back after all: now its memory is safe.
+    // It came back after all: now its memory is safe, and its unit can be used.
+    if (launch.unit.valid()) blocked_.Set(launch.unit.value(), false);
     JobRecord& job = jobs_.at(launch.job);
     launch.job = kNone;
     free_launches_.push_back(slot);
@@ -398,88 +398,6 @@ void Dispatcher::Core::ForgetLaunch(uint32_t slot, TimePoint now) {
   if (--job.in_flight == job.lost) --running_jobs_;
   launch.job = kNone;
   free_launches_.push_back(slot);
-}
-
-void Dispatcher::Core::LoseDevice(const Status& why, bool events_end) {
-  if (device_status_.ok()) {
-    device_status_ = UnavailableError("device " + info_.name + " is gone" +
-                                      (why.message().empty() ? "" : ": " + why.message()));
-  }
-  if (events_end) {
-    for (uint32_t slot = 0; slot < launches_.size(); ++slot) {
-      LaunchRecord& launch = launches_[slot];
-      if (launch.job == kNone || launch.lost) continue;
-      if (packed_) packed_->Remove(slot, launch.blocks - launch.done);
-      ForgetLaunch(slot, now_);
-    }
-  }
-  jobs_.ForEachLive([&](JobRecord& job) {
-    Kill(job, device_status_);
-    Settle(job);
-  });
-}
-
-// --- Time limits
-
-// From when on the job cannot meet its deadline, if that ends it. What is in flight counts as done:
-// a job is only dropped when it is late for certain.
-TimePoint Dispatcher::Core::LatestStart(const JobRecord& job) const {
-  if (!options_.drop_late || !job.view.deadline) return TimePoint::max();
-  if (job.guessed) return *job.view.deadline;
-  const auto left = Duration(static_cast<int64_t>(std::max(0.0, job.alone_ns - job.issued_ns)));
-  return *job.view.deadline - left - job.remaining_path;
-}
-
-void Dispatcher::Core::SetTimer(JobRecord& job) {
-  TimePoint at = job.timeout_at;
-  if (const TimePoint latest = LatestStart(job); latest < at) at = latest + Duration{1};
-  if (at == TimePoint::max()) return;
-  const double now = static_cast<double>(now_.time_since_epoch().count());
-  double key = static_cast<double>(at.time_since_epoch().count());
-  // A time that is due at once fires at once; one that lies ahead must not round to now.
-  if (at > now_ && key <= now) key = std::nextafter(now, HUGE_VAL);
-  timers_.Set(job.slot, key, job.view.sequence);
-}
-
-void Dispatcher::Core::FireTimers() {
-  const double now = static_cast<double>(now_.time_since_epoch().count());
-  while (!timers_.empty() && timers_.top_key() <= now) {
-    JobRecord& job = jobs_.at(timers_.top());
-    const TimePoint latest = LatestStart(job);
-    if (job.timeout_at <= now_) {
-      Kill(job, DeadlineExceededError("program " + job.context.program->name +
-                                      ": timed out before it was done"));
-    } else if (latest < now_) {
-      const auto us = [](Duration d) { return std::to_string(d.count() / 1000) + " us"; };
-      Kill(job,
-           DeadlineExceededError(
-               "program " + job.context.program->name +
-               ": dropped, it cannot meet its deadline any more: " + us(*job.view.deadline - now_) +
-               " are left, what remains takes at least " + us(*job.view.deadline - latest)));
-    } else {
-      SetTimer(job);  // some of it was done since
-      continue;
-    }
-    Settle(job);
-  }
-}
-
-void Dispatcher::Core::GiveUpHung() {
-  for (uint32_t slot = 0; slot < launches_.size(); ++slot) {
-    LaunchRecord& launch = launches_[slot];
-    if (launch.job == kNone || launch.lost || launch.at + options_.hang_bound > now_) continue;
-    JobRecord& job = jobs_.at(launch.job);
-    Kill(job, UnavailableError(Where(job, launch.kernel) +
-                               ": the device never reported the end of a launch"));
-    launch.lost = true;
-    ++stats_.launches_lost;
-    // Reconcile: if it was only the report that got lost, the unit is free. If the unit hangs, it
-    // refuses the next launch (see blocked_).
-    if (units_) units_->Remove(launch.unit, slot, now_);
-    if (packed_) packed_->Remove(slot, launch.blocks - launch.done);
-    if (++job.lost == job.in_flight) --running_jobs_;
-    Settle(job);
-  }
 }
 
 // --- Words for messages

@@ -74,6 +74,7 @@ class Dispatcher::Core {
   // dispatcher.cc
   void Enter();
   void Leave();
+  void LeaveUnchanged();
   void DeliverEnded();
   void Drain();
 
@@ -97,11 +98,6 @@ class Dispatcher::Core {
   void UnqueueWithTenant(JobRecord& job);
   void EnsureTenant(uint32_t tenant);
   Status CheckTenant(TenantId tenant) const;
-  void SetTimer(JobRecord& job);
-  TimePoint LatestStart(const JobRecord& job) const;
-  void LoseDevice(const Status& why, bool events_end);
-  void FireTimers();
-  void GiveUpHung();
   bool Start(JobRecord& job);
   void WakeWaiter();
   std::string Where(const JobRecord& job, uint32_t kernel) const;
@@ -118,6 +114,13 @@ class Dispatcher::Core {
   };
   Times TimesOf(const Program& program, const ProgramProfile& profile) const;
   uint32_t Capacity(const Kernel& kernel) const;
+
+  // dispatcher_limits.cc
+  void LoseDevice(const Status& why, bool events_end);
+  TimePoint LatestStart(const JobRecord& job) const;
+  void SetTimer(JobRecord& job);
+  void FireTimers();
+  void GiveUpHung();
 
   // dispatcher_trace.cc
   bool Traces(const JobRecord& job) const {

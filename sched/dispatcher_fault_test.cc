@@ -175,58 +175,212 @@ TEST(DispatcherFaultTest, AStoppedDeviceEndsJobsAsTheirLaunchesComeBack) {
   bed.CheckAtRest();
 }
 
+TEST(DispatcherFaultTest, ACancelledJobKeepsItsReasonAndIsCountedAsCancelled) {
+  TestBed bed(Cpu(1));
+  const JobId running = bed.Submit(Chain("running", 10, 1, 150 * kUs));
+  const JobId waiting = bed.Submit(Chain("waiting", 1, 1, 150 * kUs));
+  bed.dispatcher.Cancel(running, UnavailableError("shutting down"));
+  bed.dispatcher.Cancel(waiting, OkStatus());
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(running), StatusCode::kUnavailable);
+  EXPECT_EQ(bed.ended.at(running).message(), "shutting down");
+  EXPECT_EQ(bed.CodeOf(waiting), StatusCode::kCancelled);
+  EXPECT_EQ(bed.dispatcher.stats().jobs_cancelled, 2u);
+  EXPECT_EQ(bed.dispatcher.stats().jobs_failed, 0u);
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherFaultTest, RemovingATenantEndsItsJobsAndNoOthers) {
+  TestBed bed(Cpu(2, "fair(srpt, 1000)"));
+  std::map<JobId, uint32_t> owner;
+  for (uint32_t i = 0; i < 9; ++i) {
+    JobSpec spec = bed.Spec(Chain("a", 3, 2, 150 * kUs));
+    spec.attributes.tenant = TenantId(i % 3);
+    owner[bed.Submit(std::move(spec))] = i % 3;
+  }
+  EXPECT_EQ(bed.dispatcher.CancelTenant(TenantId(1), UnavailableError("tenant removed")), 3u);
+  EXPECT_EQ(bed.dispatcher.CancelTenant(TenantId(1), UnavailableError("again")), 0u);
+  EXPECT_EQ(bed.dispatcher.CancelTenant(TenantId(77), OkStatus()), 0u);
+  bed.Run();
+  for (const auto& [job, tenant] : owner) {
+    EXPECT_EQ(bed.CodeOf(job), tenant == 1 ? StatusCode::kUnavailable : StatusCode::kOk);
+  }
+  bed.CheckAtRest();
+}
+
+// --- Deadlines
+
+TEST(DispatcherFaultTest, ALateJobIsDroppedAsSoonAsItCannotMakeIt) {
+  TestBed::Options options = Cpu(1, "edf");
+  options.dispatcher.drop_late = true;
+  TestBed bed(options);
+  const ProgramPtr program = Chain("job", 4, 1, 100 * kUs);
+  bed.Submit(program);
+  bed.Run();  // now its times are known
+  const TimePoint start = bed.clock.Now();
+  const auto submit = [&](Duration deadline) {
+    JobSpec spec = bed.Spec(program);
+    spec.attributes.deadline = start + deadline;
+    return bed.Submit(std::move(spec));
+  };
+  const JobId first = submit(400 * kUs), second = submit(800 * kUs), third = submit(1100 * kUs);
+  const JobId hopeless = submit(399 * kUs);
+  EXPECT_EQ(bed.CodeOf(hopeless), StatusCode::kDeadlineExceeded);
+  EXPECT_NE(
+      bed.ended.at(hopeless).message().find("399 us are left, what remains takes at least 400"),
+      std::string::npos)
+      << bed.ended.at(hopeless).message();
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(first), StatusCode::kOk);
+  EXPECT_EQ(bed.CodeOf(second), StatusCode::kOk);
+  EXPECT_EQ(bed.CodeOf(third), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(bed.EndOf(third), start + 800 * kUs) << "at the first event after it was too late";
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherFaultTest, WhatHasNeverRunIsDroppedOnlyAfterItsDeadline) {
+  TestBed::Options options = Cpu(1, "edf");
+  options.dispatcher.drop_late = true;
+  TestBed bed(options);
+  bed.device.block_time = [](const Launch&, uint32_t) { return 10 * kUs; };
+  JobSpec guessed = bed.Spec(Chain("said to be long", 3, 1, 5000 * kUs));
+  guessed.attributes.deadline = kStart + 100 * kUs;
+  const JobId job = bed.Submit(std::move(guessed));
+  JobSpec late = bed.Spec(Chain("late", 1, 1, kUs));
+  late.attributes.deadline = kStart - 1 * kUs;
+  EXPECT_EQ(bed.CodeOf(bed.Submit(std::move(late))), StatusCode::kDeadlineExceeded);
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(job), StatusCode::kOk);
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherFaultTest, WithoutTheOptionALateJobRuns) {
+  TestBed bed(Cpu(1, "edf"));
+  JobSpec late = bed.Spec(Chain("late", 1, 1, kUs));
+  late.attributes.deadline = kStart - 1 * kUs;
+  const JobId job = bed.Submit(std::move(late));
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(job), StatusCode::kOk);
+}
+
+// --- Everything, everywhere
+
+enum class What { kFault, kHang, kDrop, kRepeat, kLoseDevice, kCancel, kCancelTenant, kTimeout };
+
+struct Disturbance {
+  What what;
+  bool unit_addressed;
+  std::string policy;
+};
+
+// Five jobs of two tenants, with the `victim`-th event going wrong; how many events there were.
+int Disturb(const Disturbance& d, int victim) {
+  TestBed::Options options = Cpu(2, d.policy);
+  options.device.unit_addressed = d.unit_addressed;
+  options.device.unit_limits.blocks = 2;
+  options.device.arena_budget_bytes = 250;
+  options.dispatcher.hang_bound = std::chrono::seconds(1);
+  TestBed bed(options);
+  std::map<JobId, uint32_t> tenant_of;
+  JobId hit;
+  LaunchId dropped;
+  uint32_t hit_tenant = ~0u;
+  int events = 0, launches = 0;
+  std::map<LaunchId, int> launch_number;
+  bed.on_launch = [&](const Launch& l) { launch_number[l.id] = launches++; };
+  bed.device.block_time = [&](const Launch& l, uint32_t) {
+    const Kernel& kernel = l.job->program->kernels[l.kernel.value()];
+    if (d.what != What::kHang || launch_number.at(l.id) != victim) {
+      return kernel.estimated_block_time;
+    }
+    hit = l.job->id;
+    return Duration(std::chrono::minutes(5));
+  };
+  bed.device.fate = [&](const Launch& l) {
+    if (events++ != victim || d.what == What::kTimeout || d.what == What::kHang) {
+      return Fate::kReport;
+    }
+    hit = bed.id_of[l.id];
+    switch (d.what) {
+      case What::kFault:
+        return Fate::kFault;
+      case What::kDrop:
+        dropped = l.id;
+        return Fate::kDrop;
+      case What::kRepeat:
+        return Fate::kRepeat;
+      case What::kLoseDevice:
+        return Fate::kLoseDevice;
+      case What::kCancel:
+        bed.dispatcher.Cancel(hit, CancelledError("test"));
+        return Fate::kReport;
+      default:
+        hit_tenant = tenant_of[hit];
+        bed.dispatcher.CancelTenant(TenantId(hit_tenant), UnavailableError("tenant removed"));
+        return Fate::kReport;
+    }
+  };
+  for (uint32_t i = 0; i < 5; ++i) {
+    JobSpec spec = bed.Spec(MakeProgram("p" + std::to_string(i),
+                                        {{3, 60 * kUs, {}, {}},
+                                         {2, 40 * kUs, {0}, {}},
+                                         {1, 40 * kUs, {0}, {}},
+                                         {4, 30 * kUs, {1, 2}, {}}},
+                                        100));
+    spec.attributes.tenant = TenantId(i % 2);
+    const bool times_out = d.what == What::kTimeout && victim >= 0 && i == 2;
+    if (times_out) spec.attributes.timeout_at = kStart + 30 * victim * kUs;
+    const JobId job = bed.Submit(std::move(spec));
+    tenant_of[job] = i % 2;
+    if (times_out) hit = job;
+  }
+  // What a hung or lost launch keeps waiting goes on once that was given up.
+  for (int round = 0; round < 8 && bed.ended.size() < 5; ++round) {
+    const TimePoint until = bed.clock.Now() + options.dispatcher.hang_bound;
+    while (bed.device.NextAt() <= until && bed.device.Step()) {
+    }
+    bed.clock.AdvanceTo(until);
+    bed.dispatcher.Pump(until);
+  }
+  EXPECT_EQ(bed.ended.size(), 5u);
+  bed.Run();  // what hung comes back at last
+  if (d.what == What::kDrop && victim >= 0) {
+    // And so does a lost report, which nobody needs any more but to give the memory back.
+    DeviceEvent late;
+    late.launch = dropped;
+    late.blocks = 1;
+    bed.dispatcher.OnEvent(late);
+  }
+  for (const auto& [job, status] : bed.ended) {
+    const bool spared =
+        d.what == What::kLoseDevice ? false : job != hit && tenant_of[job] != hit_tenant;
+    if (spared || d.what == What::kRepeat) {
+      EXPECT_TRUE(status.ok()) << status.ToString();
+    }
+  }
+  bed.CheckHistory();
+  bed.CheckAtRest();
+  return d.what == What::kHang ? launches : events;
+}
+
 // The same workload, with one event after the other going wrong: whatever happens to it, every job
 // ends once, the others end well, and the mirror is empty.
 TEST(DispatcherFaultTest, WhateverGoesWrongAtAnyEventTheOthersFinish) {
-  enum class What { kFault, kRepeat, kCancel, kTimeout };
   for (const bool unit_addressed : {true, false}) {
-    for (const What what : {What::kFault, What::kRepeat, What::kCancel, What::kTimeout}) {
+    for (const What what :
+         {What::kFault, What::kHang, What::kDrop, What::kRepeat, What::kLoseDevice, What::kCancel,
+          What::kCancelTenant, What::kTimeout}) {
       // A repeated count of single blocks cannot be told from a new one.
       if (what == What::kRepeat && !unit_addressed) continue;
-      int total = 1;
-      for (int victim = 0; victim < total; ++victim) {
-        TestBed::Options options = Cpu(2, "srpt");
-        options.device.unit_addressed = unit_addressed;
-        options.device.unit_limits.blocks = 2;
-        options.device.arena_budget_bytes = 250;
-        TestBed bed(options);
-        JobId hit;
-        int events = 0;
-        bed.device.fate = [&](const Launch& l) {
-          if (events++ != victim) return Fate::kReport;
-          if (what == What::kTimeout) return Fate::kReport;
-          hit = bed.id_of[l.id];
-          if (what == What::kFault) return Fate::kFault;
-          if (what == What::kRepeat) return Fate::kRepeat;
-          if (what == What::kCancel) bed.dispatcher.Cancel(hit, CancelledError("test"));
-          return Fate::kReport;
-        };
-        for (int i = 0; i < 5; ++i) {
-          JobSpec spec = bed.Spec(MakeProgram("p" + std::to_string(i),
-                                              {{3, 60 * kUs, {}, {}},
-                                               {2, 40 * kUs, {0}, {}},
-                                               {1, 40 * kUs, {0}, {}},
-                                               {4, 30 * kUs, {1, 2}, {}}},
-                                              100));
-          if (what == What::kTimeout && i == 2) {
-            spec.attributes.timeout_at = kStart + 30 * victim * kUs;
-            hit = bed.Submit(spec);
-          } else {
-            bed.Submit(spec);
-          }
+      for (const char* policy : {"srpt", "stretch", "fair(edf, 50)"}) {
+        int total = 1;
+        for (int victim = 0; victim < total; ++victim) {
+          SCOPED_TRACE(testing::Message()
+                       << "unit_addressed " << unit_addressed << " what " << static_cast<int>(what)
+                       << " policy " << policy << " event " << victim);
+          Disturb({what, unit_addressed, policy}, victim);
+          if (HasFailure()) return;
         }
-        bed.Run();
-        SCOPED_TRACE(testing::Message() << "unit_addressed " << unit_addressed << " what "
-                                        << static_cast<int>(what) << " event " << victim);
-        total = events;
-        ASSERT_EQ(bed.ended.size(), 5u);
-        for (const auto& [job, status] : bed.ended) {
-          if (job != hit || what == What::kRepeat) {
-            ASSERT_TRUE(status.ok()) << status.ToString();
-          }
-        }
-        bed.CheckHistory();
-        bed.CheckAtRest();
       }
     }
   }

@@ -26,6 +26,13 @@ class BitSet {
     }
     return false;
   }
+  // Whether one of the first `bits` is clear.
+  bool AnyClear(uint32_t bits) const {
+    for (uint32_t bit = 0; bit < bits; ++bit) {
+      if (!Test(bit)) return true;
+    }
+    return false;
+  }
   // Visits set bits in ascending order until `visit` returns true; whether one did.
   template <typename Visit>
   bool FindIf(Visit visit) const {
