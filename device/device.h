@@ -19,7 +19,7 @@ using JobId = Id<struct JobTag, uint64_t>;
 // A place that runs blocks: a CPU worker, an SM. A launch may name one.
 using UnitId = Id<struct UnitTag>;
 
-// Limits of one unit, in the device's own granularity (paella.md, "Occupancy").
+// Limits of one unit, in the device's own granularity.
 struct UnitLimits {
   int32_t blocks = 1;
   int32_t threads = 1;

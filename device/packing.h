@@ -10,8 +10,8 @@
 
 namespace plexus {
 
-// What one block takes of a unit, rounded up to the hardware's granularity (paella.md,
-// "Occupancy").
+// What one block takes of a unit, rounded up to the hardware's granularity of
+// allocation.
 struct BlockFootprint {
   int32_t threads = 1, registers = 0, shared_bytes = 0;
   friend bool operator==(const BlockFootprint&, const BlockFootprint&) = default;

@@ -1,4 +1,4 @@
-// PathFinder: finds what the loaded pipelines share (paths.md calls it discovery): exactly, from
+// PathFinder: finds what the loaded pipelines share, exactly, from
 // structure and weights, in prefixes, middles and suffixes, through models and the glue between
 // them.
 #pragma once

@@ -17,7 +17,8 @@ namespace plexus {
 using ProgramId = Id<struct ProgramTag, uint64_t>;
 using KernelId = Id<struct KernelTag>;
 
-// What one block holds while it runs (paella.md, "Occupancy"). On a CPU a block holds its worker.
+// What one block holds while it runs (on a GPU, of a multiprocessor's room). On a CPU a block holds
+// its worker.
 struct BlockResources {
   int32_t threads = 1;
   int32_t registers_per_thread = 0;

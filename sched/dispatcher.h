@@ -18,7 +18,7 @@ namespace plexus {
 
 struct DispatcherOptions {
   Duration quantum = std::chrono::microseconds(200);  // longest slice while others wait
-  // Work handed to a unit (the device) beyond what runs, in time (B of paella.md): enough to hide
+  // Work handed to a unit (the device) beyond what runs, in time (Paella's B): enough to hide
   // what lies between an event and the next launch. On a CPU that is a microsecond at most; on a
   // hardware-placed device the bound is at least twice what is measured there
   // (DispatcherStats::launch_gap), and one block's time.

@@ -90,8 +90,8 @@ class UnitOccupancy {
   uint32_t total_ = 0;
 };
 
-// Mirror of a hardware-placed device: how many more blocks of a kernel its units can hold at once
-// (paella.md, "Occupancy"). Block slots, threads, registers and shared memory limit each unit, the
+// Mirror of a hardware-placed device: how many more blocks of a kernel its units can hold at once.
+// Block slots, threads, registers and shared memory limit each unit, the
 // last two in the hardware's allocation granularity. What does not fit waits in the hardware's
 // queue. The hardware chooses the unit by free resources, so the mirror does too; where the device
 // only reports counts, a finished block frees the unit where the launch has most blocks. Each call

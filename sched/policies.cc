@@ -30,8 +30,8 @@ class SjfPolicy : public Policy {
   }
 };
 
-// Shortest remaining processing time: what is left of the job and of its request's path (paella.md,
-// "Remaining time"). Least mean completion time on one device; long jobs wait.
+// Shortest remaining processing time: what is left of the job and of its request's path.
+// Least mean completion time on one device; long jobs wait.
 class SrptPolicy : public Policy {
  public:
   std::string_view name() const override { return "srpt"; }
@@ -73,8 +73,7 @@ class PriorityPolicy : public Policy {
 };
 
 // Bounded slowdown: as if every job were due k times its own time after it arrived. Short jobs
-// overtake long ones, but only those that arrived up to k times the long one's time later
-// (paella.md, "Policies").
+// overtake long ones, but only those that arrived up to k times the long one's time later.
 class StretchPolicy : public Policy {
  public:
   static constexpr double kFactor = 8;

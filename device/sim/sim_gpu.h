@@ -98,7 +98,7 @@ struct SimGpuSpan {
   TimePoint begin{}, end{};
 };
 
-// The model (paella.md, "The simulated GPU"): a queue is first in, first out; its head waits while
+// The model: a hardware queue is first in, first out; its head waits while
 // its stream's predecessor runs, and with it everything behind it. The head leaves the queue when
 // its last block has been placed. All heads compete for the SMs, the oldest first; a head whose
 // blocks do not fit does not hold up the others. A block goes to the SM with most room for its

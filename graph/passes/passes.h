@@ -70,7 +70,7 @@ Status Optimize(Graph& graph);
 // loaded. Errors as Optimize.
 Status MarkFusionGroups(Graph& graph);
 
-// Row independence (paths.md, "Batchability is proven"): true when, with every input of `graph`
+// Row independence (what makes batching safe): true when, with every input of `graph`
 // extended along axis 0 from 1 to b rows, each output row depends on the same input row only. The
 // proof walks the nodes; `why_not` names the first node that breaks it.
 bool IsRowIndependent(const Graph& graph, std::string* why_not);
