@@ -113,8 +113,9 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
   command
       ->add_option(
           "--policy", flags->policy,
-          std::string("What runs next: fifo, sjf, srpt, edf, priority[(LEVEL)], stretch[(K)], or "
-                      "fair(POLICY, MICROSECONDS) (default ") +
+          std::string(
+              "What runs next: fifo, sjf, rr, srpt, edf, priority[(LEVEL)], stretch[(K)], or "
+              "fair(POLICY, MICROSECONDS) (default ") +
               std::string(kDefaultPolicy) + ")")
       ->type_name("POLICY")
       ->check(CLI::Validator(

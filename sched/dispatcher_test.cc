@@ -217,6 +217,20 @@ TEST(DispatcherTest, FifoRunsInOrderOfArrivalNotOfSubmission) {
   EXPECT_EQ(bed.order, (std::vector{running, first, second}));
 }
 
+TEST(DispatcherTest, RoundRobinTakesTurnsAndNewJobsWaitForTheirs) {
+  TestBed bed(Cpu(1, "rr"));
+  std::vector<JobId> turns;
+  bed.on_launch = [&](const Launch& launch) { turns.push_back(launch.job->id); };
+  const ProgramPtr program = Chain("a", 3, 1, 150 * kUs);
+  const JobId first = bed.Submit(Chain("running", 1, 1, 150 * kUs));
+  const JobId a = bed.Submit(program), b = bed.Submit(program);
+  bed.device.Step();  // a had a turn when c comes
+  const JobId c = bed.Submit(program);
+  bed.Run();
+  EXPECT_EQ(turns, (std::vector{first, a, b, a, c, b, a, c, b, c}));
+  bed.CheckHistory();
+}
+
 TEST(DispatcherTest, TheRemainingPathCountsAsRemainingTime) {
   TestBed bed(Cpu(1, "srpt"));
   bed.Submit(Chain("running", 1, 1, 300 * kUs));

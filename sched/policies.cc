@@ -40,6 +40,16 @@ class SrptPolicy : public Policy {
   }
 };
 
+// Round robin: whose last turn is longest ago. A new job counts as served when it was submitted, so
+// that a stream of new ones does not hold up the old.
+class RoundRobinPolicy : public Policy {
+ public:
+  std::string_view name() const override { return "rr"; }
+  PolicyKey Key(const JobView& job, TimePoint) const override {
+    return static_cast<double>(job.last_turn);
+  }
+};
+
 // Earliest deadline first. Jobs without a deadline come after all others, by arrival.
 class EdfPolicy : public Policy {
  public:
@@ -121,6 +131,7 @@ std::unique_ptr<Policy> Make() {
 constexpr PolicyEntry kPolicies[] = {
     {"fifo", Make<FifoPolicy>, nullptr, ""},
     {"sjf", Make<SjfPolicy>, nullptr, ""},
+    {"rr", Make<RoundRobinPolicy>, nullptr, ""},
     {"srpt", Make<SrptPolicy>, nullptr, ""},
     {"edf", Make<EdfPolicy>, nullptr, ""},
     {"priority",

@@ -43,6 +43,14 @@ TEST(PolicyTest, SrptOrdersByWhatIsLeft) {
       Before("srpt", {.arrival_us = 2, .remaining_us = 1}, {.arrival_us = 1, .remaining_us = 900}));
 }
 
+TEST(PolicyTest, RoundRobinOrdersByTheLastTurn) {
+  JobView served = View({.arrival_us = 1}), fresh = View({.arrival_us = 2});
+  served.last_turn = 7;
+  fresh.last_turn = 5;
+  const auto policy = MakePolicy("rr").value();
+  EXPECT_LT(policy->Key(fresh, {}), policy->Key(served, {}));
+}
+
 TEST(PolicyTest, EdfOrdersByDeadlineAndJobsWithoutOneComeLastByArrival) {
   const Said soon{.arrival_us = 9, .deadline_us = 100}, later{.arrival_us = 1, .deadline_us = 200};
   const Said first{.arrival_us = 2}, second{.arrival_us = 3};
