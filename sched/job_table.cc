@@ -60,7 +60,8 @@ JobRecord* JobTable::Find(JobId id) {
 
 void JobTable::Provision(size_t kernels) {
   most_kernels_ = std::max(most_kernels_, kernels);
-  if (cursors_.empty()) cursors_.reserve(kPooledCursors);
+  const size_t room = std::max<size_t>(kPooledCursors, live_);
+  if (cursors_.capacity() < room) cursors_.reserve(std::max(room, 2 * cursors_.capacity()));
   while (cursors_.size() < kSpareCursors) cursors_.push_back(std::make_unique<JobCursor>());
   // The ones to be taken next; the others had their turn when they were.
   for (size_t i = 0; i < kSpareCursors; ++i) {
@@ -71,14 +72,23 @@ void JobTable::Provision(size_t kernels) {
 }
 
 std::unique_ptr<JobCursor> JobTable::TakeCursor() {
-  if (cursors_.empty()) return std::make_unique<JobCursor>();
+  if (cursors_.empty()) {
+    // More jobs are started at once than ever before.
+    auto cursor = std::make_unique<JobCursor>();
+    cursor->kernels.reserve(most_kernels_);
+    cursor->ready.reserve(most_kernels_);
+    return cursor;
+  }
   std::unique_ptr<JobCursor> cursor = std::move(cursors_.back());
   cursors_.pop_back();
   return cursor;
 }
 
 void JobTable::ReturnCursor(std::unique_ptr<JobCursor> cursor) {
-  if (cursor != nullptr && cursors_.size() < kPooledCursors) cursors_.push_back(std::move(cursor));
+  // As many as there are jobs that could want one; Provision made room for them.
+  if (cursor != nullptr && cursors_.size() < std::max<size_t>(kPooledCursors, live_)) {
+    cursors_.push_back(std::move(cursor));
+  }
 }
 
 }  // namespace plexus
