@@ -23,12 +23,11 @@ import report
 import workers
 from load_setup import MIX, NAMES
 
-# The dispatcher's service time is on all cores; `stretch` here is 8 times that on one of two. Fair
-# shares are the models', each a tenant: a model may lack one second of device time.
+# Fair shares are the models', each a tenant: a model may lack one second of device time.
 PLEXUS = {
     "plexus_fifo": "fifo",
     "plexus_srpt": "srpt",
-    "plexus_stretch": "stretch(16)",
+    "plexus_stretch": "stretch",
     "plexus_fair": "fair(srpt, 1000000)",
 }
 ORT = {"ort_1x2": "1x2", "ort_2x1": "2x1", "ort_per_request": "per-request"}

@@ -184,8 +184,7 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   view.arrival = spec.attributes.arrival == TimePoint{} ? now_ : spec.attributes.arrival;
   view.deadline = spec.attributes.deadline;
   view.priority = spec.attributes.priority;
-  view.service_time = std::max(
-      {spec.attributes.service_time, Duration(static_cast<int64_t>(job.alone_ns)), Duration{1}});
+  view.service_time = std::max(spec.attributes.service_time, KeyTime(job.work_ns, job.alone_ns));
   view.sequence = next_sequence_++;
   view.last_turn = next_turn_++;
   job.state = JobState::kWaiting;
@@ -320,9 +319,9 @@ DispatcherStats Dispatcher::Core::stats() {
 Duration Dispatcher::Core::ExpectedTime(const Program& program, uint32_t rows) {
   const ProgramProfile* profile = profiles_->Get(program.signature, rows, program.kernels.size());
   if (packed_) lock_.Lock();  // the packing remembers what it computed last
-  const double alone_ns = TimesOf(program, *profile).alone_ns;
+  const Times times = TimesOf(program, *profile);
   if (packed_) LeaveUnchanged();
-  return std::max(Duration(static_cast<int64_t>(alone_ns)), Duration{1});
+  return KeyTime(times.work_ns, times.alone_ns);
 }
 
 }  // namespace plexus

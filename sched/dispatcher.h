@@ -99,8 +99,8 @@ class Dispatcher : public DeviceEventSink {
   Status SetTenantWeight(TenantId tenant, double weight);
   TenantStats tenant_stats(TenantId tenant) const;  // of an unknown one: nothing
   DispatcherStats stats() const;
-  // Expected time of a program with `rows`, alone on the device: learned where it ran, estimated
-  // before.
+  // Expected time of a program with `rows`, as keys count it: on one unit of a device with
+  // addressed units, alone on one that places blocks itself. Learned where it ran, else estimated.
   Duration ExpectedTime(const Program& program, uint32_t rows) const;
 
  private:

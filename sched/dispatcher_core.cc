@@ -108,8 +108,7 @@ Dispatcher::Core::Times Dispatcher::Core::TimesOf(const Program& program,
 // --- Ready, start, end
 
 void Dispatcher::Core::Requeue(JobRecord& job) {
-  job.view.remaining_time =
-      Duration(std::max<int64_t>(1, static_cast<int64_t>(job.alone_ns))) + job.remaining_path;
+  job.view.remaining_time = KeyTime(job.work_ns, job.alone_ns) + job.remaining_path;
   const PolicyKey key = policy_->Key(job.view, now_);
   const bool alone = job.in_flight == 0;
   (alone ? wider_ : ready_).Remove(job.slot);

@@ -238,6 +238,26 @@ TEST(DispatcherFaultTest, ALateJobIsDroppedAsSoonAsItCannotMakeIt) {
   bed.CheckAtRest();
 }
 
+// A path is told in time on one unit; spread over all of them it could still be in time.
+TEST(DispatcherFaultTest, APathThatCouldSpreadOverAllUnitsIsNotTooLate) {
+  TestBed::Options options = Cpu(4, "edf");
+  options.dispatcher.drop_late = true;
+  TestBed bed(options);
+  const ProgramPtr program = Chain("job", 1, 4, 100 * kUs);
+  bed.Submit(program);
+  bed.Run();  // now its times are known
+  const auto submit = [&](Duration path) {
+    JobSpec spec = bed.Spec(program);
+    spec.attributes.deadline = bed.clock.Now() + 200 * kUs;
+    spec.attributes.remaining_path = path;
+    const JobId job = bed.Submit(std::move(spec));
+    bed.Run();
+    return bed.CodeOf(job);
+  };
+  EXPECT_EQ(submit(400 * kUs), StatusCode::kOk);
+  EXPECT_EQ(submit(405 * kUs), StatusCode::kDeadlineExceeded);
+}
+
 TEST(DispatcherFaultTest, WhatHasNeverRunIsDroppedOnlyAfterItsDeadline) {
   TestBed::Options options = Cpu(1, "edf");
   options.dispatcher.drop_late = true;

@@ -34,7 +34,8 @@ TimePoint Dispatcher::Core::LatestStart(const JobRecord& job) const {
   if (!options_.drop_late || !job.view.deadline) return TimePoint::max();
   if (job.guessed) return *job.view.deadline;
   const auto left = Duration(static_cast<int64_t>(std::max(0.0, job.alone_ns - job.issued_ns)));
-  return *job.view.deadline - left - job.remaining_path;
+  // The path is told in time on one unit; at best it spreads over all.
+  return *job.view.deadline - left - job.remaining_path / (units_ ? info_.units : 1);
 }
 
 void Dispatcher::Core::SetTimer(JobRecord& job) {

@@ -330,6 +330,20 @@ TEST(DispatcherTest, BlockTimesAreLearnedPerProgramAndRows) {
   EXPECT_EQ(bed.dispatcher.stats().busy, 560 * kUs);
 }
 
+// Where units are addressed, waiting jobs run on one each; else a job takes what it can.
+TEST(DispatcherTest, ExpectedTimesAreThoseUnderLoad) {
+  const ProgramPtr wide = Chain("wide", 1, 8, 10 * kUs);
+  const ProgramPtr narrow = Chain("narrow", 4, 1, 10 * kUs);
+  for (const bool addressed : {true, false}) {
+    TestBed::Options options = Cpu(4, "srpt");
+    options.device.unit_addressed = addressed;
+    options.device.unit_limits.blocks = 1;
+    TestBed bed(options);
+    EXPECT_EQ(bed.dispatcher.ExpectedTime(*wide, 1), (addressed ? 80 : 20) * kUs);
+    EXPECT_EQ(bed.dispatcher.ExpectedTime(*narrow, 1), 40 * kUs);
+  }
+}
+
 TEST(DispatcherTest, SrptUsesLearnedTimesRatherThanEstimates) {
   TestBed bed(Cpu(1, "srpt"));
   const ProgramPtr seems_short = Chain("seems short", 1, 1, 10 * kUs);

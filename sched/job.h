@@ -25,8 +25,8 @@ struct RequestAttributes {
   std::optional<TimePoint> timeout_at;  // the job is dropped at its next boundary after this
   uint32_t priority = 0;                // 0 default, 1 highest, larger is lower
   size_t memory_bytes = 0;              // for its values outside arenas; 0: the runtime's default
-  Duration service_time{0};             // whole request alone on the device; 0: this job's own
-  Duration remaining_path{0};           // expected after this job, alone on the device
+  Duration service_time{0};             // whole request, as ExpectedTime counts; 0: this job's own
+  Duration remaining_path{0};           // expected after this job, as ExpectedTime counts
   bool traced = true;                   // recorded while a trace is taken (TraceRecorder::Samples)
 };
 
@@ -47,9 +47,9 @@ struct JobSpec {
   JobListener* listener = nullptr;  // outlives the job
 };
 
-// The dispatcher's summary of one job, all that a policy may look at. Times are those of a job
-// alone on the device, as wide as it gets; learned where its program ran before, estimated
-// otherwise.
+// The dispatcher's summary of one job, all that a policy may look at. Times are as
+// Dispatcher::ExpectedTime counts them: on one unit (core) where units are addressed, alone on the
+// device where it places blocks itself. Learned where the program ran before, estimated otherwise.
 struct JobView {
   JobId id;
   TenantId tenant;
