@@ -18,11 +18,14 @@ namespace plexus {
 
 struct DispatcherOptions {
   Duration quantum = std::chrono::microseconds(200);  // longest slice while others wait
-  // Work handed to a unit (the device) beyond what runs, in time (Paella's B): enough to hide
-  // what lies between an event and the next launch. On a CPU that is a microsecond at most; on a
-  // hardware-placed device the bound is at least twice what is measured there
-  // (DispatcherStats::launch_gap), and one block's time.
+  // Work handed to a unit beyond what runs, in time (Paella's B): enough to hide what lies between
+  // an event and the next launch, a microsecond at most on a CPU.
   Duration in_flight_bound = std::chrono::microseconds(20);
+  // The same for a hardware-placed device as a whole, where more must wait: when a grid ends, most
+  // of the device is free at once, and what does not wait there already comes one launch after the
+  // other. At least twice what is measured between an event and a launch's start
+  // (DispatcherStats::launch_gap), and one block's time.
+  Duration hardware_bound = std::chrono::microseconds(120);
   size_t max_jobs = 100'000;  // queued and running; more is kUnavailable
   // A launch not reported within this is taken for lost: its job ends kUnavailable at the next Pump
   // (the memory that the launch may still write stays put until it reports or the dispatcher goes).

@@ -288,9 +288,10 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
       event.kind == DeviceEvent::Kind::kFault || event.kind == DeviceEvent::Kind::kBlocksFinished;
   LaunchRecord& launch = launches_[slot];
   if (!over) {
-    if (event.kind == DeviceEvent::Kind::kBlocksStarted && !launch.started && !launch.lost) {
+    if (event.kind == DeviceEvent::Kind::kBlocksStarted && !launch.lost) {
+      if (!launch.started) LearnGap(event.at - launch.at);
       launch.started = true;
-      LearnGap(event.at - launch.at);
+      if (packed_) packed_->Start(slot, event.blocks);
     }
     return;
   }

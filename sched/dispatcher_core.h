@@ -143,7 +143,7 @@ class Dispatcher::Core {
   void ScheduleQueues();
   bool QueueOn(UnitId unit);
   void SchedulePacked();
-  Duration InFlightBound() const;
+  Duration HardwareBound() const;
   JobRecord* PickReady();
   JobRecord* PickPacked();
   double WaitingNs();

@@ -92,7 +92,9 @@ TEST(DispatcherFairTest, ALightTenantIsServedAtOnceBesideAFlood) {
   for (const bool unit_addressed : {true, false}) {
     Duration longest[2] = {};
     for (const int flooded : {0, 1}) {
-      TestBed bed(Device(unit_addressed, 4, "fair(stretch, 1000)"));
+      TestBed::Options options = Device(unit_addressed, 4, "fair(stretch, 1000)");
+      options.dispatcher.hardware_bound = 20 * kUs;  // less than a block: one wave may wait
+      TestBed bed(options);
       Tenants tenants(bed, kStart + std::chrono::seconds(3));
       const ProgramPtr light = Chain("light", 20, 16, 100 * kUs);
       if (flooded) tenants.Flood(1, Chain("flood", 20, 16, 100 * kUs), 20);

@@ -248,8 +248,8 @@ double Dispatcher::Core::WaitingNs() {
 
 // The work that waits in the hardware must last until the next launch gets there, so the bound
 // grows with the way there where that is long.
-Duration Dispatcher::Core::InFlightBound() const {
-  return std::max(options_.in_flight_bound, Duration(static_cast<int64_t>(2 * gap_ns_)));
+Duration Dispatcher::Core::HardwareBound() const {
+  return std::max(options_.hardware_bound, Duration(static_cast<int64_t>(2 * gap_ns_)));
 }
 
 // The hardware places the blocks. A kernel goes out whole if nobody else has work or if it is
@@ -257,7 +257,7 @@ Duration Dispatcher::Core::InFlightBound() const {
 // hides the launch latency, but can no longer be overtaken, so it is bounded in time. A launch is
 // never cut to the room that happens to be free: what is left of it would only need another one.
 void Dispatcher::Core::SchedulePacked() {
-  const double bound_ns = static_cast<double>(InFlightBound().count());
+  const double bound_ns = static_cast<double>(HardwareBound().count());
   while (!free_launches_.empty() && !blocked_.Test(0)) {
     if (packed_->waiting() > 0 && WaitingNs() >= bound_ns) return;
     JobRecord* job = PickPacked();

@@ -303,6 +303,7 @@ TEST(DispatcherTest, ALongWayToTheDeviceLetsMoreWaitThere) {
     gpu.sm.blocks = gpu.sm.threads = 4;
     gpu.launch_latency = latency;
     options.device.gpu = gpu;
+    options.dispatcher.hardware_bound = 20 * kUs;
     TestBed bed(options);
     bed.Submit(Chain("a", 1, 4, 10 * kUs));
     uint32_t waiting = 0;
@@ -447,7 +448,7 @@ TEST(DispatcherTest, WhatWaitsInTheHardwareIsBoundedInTime) {
     TestBed::Options options = Cpu(4);
     options.device.unit_addressed = false;
     options.device.unit_limits.blocks = 2;
-    options.dispatcher.in_flight_bound = bound;
+    options.dispatcher.hardware_bound = bound;
     TestBed bed(options);
     for (int i = 0; i < 10; ++i) bed.Submit(Chain("eight", 1, 8, 100 * kUs));
     const uint64_t count = bed.dispatcher.stats().launches;

@@ -59,6 +59,7 @@ PackedOccupancy::PackedOccupancy(uint32_t units, const UnitLimits& limits, uint3
       is_freed_(units),
       last_footprint_(plexus::FootprintOf(limits, last_block_)) {
   freed_.reserve(units);
+  nowhere_.reserve(max_launches);
   shares_.reserve(units);
 }
 
@@ -90,8 +91,6 @@ uint32_t PackedOccupancy::PlaceBlocks(uint32_t slot, uint32_t blocks, bool anywh
   for (const UnitPacking::Share& share : shares_) {
     row[share.unit] = static_cast<int16_t>(row[share.unit] + share.blocks);
   }
-  launch.resident += placed;
-  resident_ += placed;
   return placed;
 }
 
@@ -103,6 +102,10 @@ void PackedOccupancy::FreeBlocks(uint32_t slot, uint32_t blocks) {
   launch.resident -= blocks;
   resident_ -= blocks;
   freed_.clear();
+  const uint32_t nowhere = std::min(blocks, launch.nowhere);
+  blocks -= nowhere;
+  launch.nowhere -= nowhere;
+  if (nowhere > 0 && launch.nowhere == 0) std::erase(nowhere_, slot);
   if (launch.resident == 0) {
     for (uint32_t u = 0; u < units; ++u) {
       if (row[u] == 0) continue;
@@ -133,22 +136,36 @@ void PackedOccupancy::FreeBlocks(uint32_t slot, uint32_t blocks) {
 void PackedOccupancy::Add(uint32_t slot, const BlockResources& block, uint32_t blocks) {
   LaunchSlot& launch = slots_[slot];
   PLEXUS_CHECK(launch.resident == 0 && launch.waiting == 0);
+  launch.started = launch.finished = 0;
   launch.footprint = FootprintOf(block);
   launch.fresh = waiting_ > 0;
-  const uint32_t left = launch.fresh ? blocks : blocks - PlaceBlocks(slot, blocks, true);
-  if (left == 0) return;
-  launch.waiting = left;
-  waiting_ += left;
+  launch.resident = launch.fresh ? 0 : PlaceBlocks(slot, blocks, true);
+  resident_ += launch.resident;
+  if (launch.resident == blocks) return;
+  launch.waiting = blocks - launch.resident;
+  waiting_ += launch.waiting;
   queue_[(queue_head_ + queue_size_++) % queue_.size()] = slot;
 }
 
-// Who was first in the queue before fitted nowhere, so it fits only where something was freed.
+// What runs without a place gets one first. Who was first in the queue before fitted nowhere, so it
+// fits only where something was freed.
 void PackedOccupancy::MoveUp() {
+  for (size_t i = 0; i < nowhere_.size();) {
+    LaunchSlot& launch = slots_[nowhere_[i]];
+    launch.nowhere -= PlaceBlocks(nowhere_[i], launch.nowhere, false);
+    if (launch.nowhere > 0) {
+      ++i;
+    } else {
+      nowhere_.erase(nowhere_.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+  }
   while (queue_size_ > 0) {
     const uint32_t slot = queue_[queue_head_];
     LaunchSlot& launch = slots_[slot];
     const uint32_t placed = PlaceBlocks(slot, launch.waiting, launch.fresh);
     launch.fresh = false;
+    launch.resident += placed;
+    resident_ += placed;
     launch.waiting -= placed;
     waiting_ -= placed;
     if (launch.waiting > 0) return;
@@ -163,23 +180,42 @@ uint32_t PackedOccupancy::Remove(uint32_t slot, uint32_t blocks) {
   freed_.clear();
   if (removed > 0) FreeBlocks(slot, removed);
   // More finished than the mirror had placed: the hardware was faster than the mirror thought.
-  const uint32_t unplaced = std::min(blocks - removed, launch.waiting);
-  if (unplaced > 0) {
-    launch.waiting -= unplaced;
-    waiting_ -= unplaced;
-    removed += unplaced;
-    if (launch.waiting == 0) {
-      // Take the slot out of the ring, in order: it may be used again before the ring gets there.
-      uint32_t kept = 0;
-      for (uint32_t i = 0; i < queue_size_; ++i) {
-        const uint32_t s = queue_[(queue_head_ + i) % queue_.size()];
-        if (s != slot) queue_[(queue_head_ + kept++) % queue_.size()] = s;
-      }
-      queue_size_ = kept;
-    }
+  const uint32_t early = std::min(blocks - removed, launch.waiting);
+  if (early > 0) {
+    StopWaiting(slot, early);
+    removed += early;
   }
+  launch.finished += removed;
   MoveUp();
   return removed;
+}
+
+void PackedOccupancy::Start(uint32_t slot, uint32_t blocks) {
+  LaunchSlot& launch = slots_[slot];
+  launch.started += std::min(blocks, ~0u - launch.started);
+  const uint32_t known = launch.resident + launch.finished;
+  if (launch.started <= known || launch.waiting == 0) return;
+  const uint32_t more = std::min(launch.started - known, launch.waiting);
+  StopWaiting(slot, more);
+  launch.resident += more;
+  resident_ += more;
+  const uint32_t placed = PlaceBlocks(slot, more, true);
+  if (placed == more) return;
+  if (launch.nowhere == 0) nowhere_.push_back(slot);
+  launch.nowhere += more - placed;
+}
+
+void PackedOccupancy::StopWaiting(uint32_t slot, uint32_t blocks) {
+  slots_[slot].waiting -= blocks;
+  waiting_ -= blocks;
+  if (slots_[slot].waiting > 0) return;
+  // Take the slot out of the ring, in order: it may be used again before the ring gets there.
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < queue_size_; ++i) {
+    const uint32_t s = queue_[(queue_head_ + i) % queue_.size()];
+    if (s != slot) queue_[(queue_head_ + kept++) % queue_.size()] = s;
+  }
+  queue_size_ = kept;
 }
 
 }  // namespace plexus

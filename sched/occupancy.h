@@ -94,7 +94,8 @@ class UnitOccupancy {
 // Block slots, threads, registers and shared memory limit each unit, the
 // last two in the hardware's allocation granularity. What does not fit waits in the hardware's
 // queue. The hardware chooses the unit by free resources, so the mirror does too; where the device
-// only reports counts, a finished block frees the unit where the launch has most blocks. Each call
+// only reports counts, a finished block frees the unit where the launch has most blocks. Where it
+// reports starts these count more than what the mirror expects. Each call
 // costs O(units + blocks) at most, vectorised over the units. Nothing allocates once every launch
 // slot was used. Thread-compatible.
 class PackedOccupancy {
@@ -113,6 +114,10 @@ class PackedOccupancy {
   // `blocks` of the launch finished; waiting blocks of any launch move up. At most what is in
   // flight is removed; the number removed is returned.
   uint32_t Remove(uint32_t slot, uint32_t blocks);
+  // The device reports that so many more blocks of the launch run. Those that the mirror thought
+  // waiting move up: the hardware knew of room that has not been reported yet, since blocks are
+  // reported finished in groups.
+  void Start(uint32_t slot, uint32_t blocks);
 
   uint32_t resident() const { return resident_; }  // blocks placed on units
   uint32_t waiting() const { return waiting_; }    // blocks queued in the hardware
@@ -132,18 +137,22 @@ class PackedOccupancy {
   struct LaunchSlot {
     BlockFootprint footprint;
     uint32_t resident = 0, waiting = 0;
-    bool fresh = false;  // waited behind others: it may fit on any unit
+    uint32_t nowhere = 0;                // of resident: they run, but the mirror sees no room yet
+    uint32_t started = 0, finished = 0;  // as reported
+    bool fresh = false;                  // waited behind others: it may fit on any unit
   };
   const BlockFootprint& FootprintOf(const BlockResources& block) const;
   uint32_t PlaceBlocks(uint32_t slot, uint32_t blocks, bool anywhere);
   void FreeBlocks(uint32_t slot, uint32_t blocks);
+  void StopWaiting(uint32_t slot, uint32_t blocks);
   void MoveUp();
 
   UnitPacking packing_;
   std::vector<LaunchSlot> slots_;
-  std::vector<int16_t> placed_;  // slot × units
-  std::vector<uint32_t> queue_;  // slots with waiting blocks, ring
-  std::vector<uint32_t> freed_;  // units that got room in this call
+  std::vector<int16_t> placed_;    // slot × units
+  std::vector<uint32_t> queue_;    // slots with waiting blocks, ring
+  std::vector<uint32_t> nowhere_;  // slots with such blocks, in the order of their starts
+  std::vector<uint32_t> freed_;    // units that got room in this call
   std::vector<uint8_t> is_freed_;
   std::vector<UnitPacking::Share> shares_;
   uint32_t queue_head_ = 0, queue_size_ = 0;

@@ -45,7 +45,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(workload_.system.policy));
     DispatcherOptions dispatcher;
     dispatcher.quantum = workload_.system.quantum;
-    dispatcher.in_flight_bound = workload_.system.in_flight_bound;
+    dispatcher.hardware_bound = workload_.system.in_flight_bound;
     dispatcher.max_jobs = num_jobs();
     dispatcher_ = std::make_unique<Dispatcher>(*this, std::move(policy), clock_, &profiles_,
                                                nullptr, dispatcher);

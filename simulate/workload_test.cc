@@ -176,6 +176,26 @@ TEST(WorkloadTest, AnOnnxFileBecomesKernelsOfTheDevice) {
   EXPECT_NE(read(", shapes: 3").status().message().find("expected a mapping"), std::string::npos);
 }
 
+TEST(WorkloadTest, AnOnnxFileRunsAtTheServiceTimeThatIsGiven) {
+  Result<Workload> read = ParseWorkload(
+      "jobs: 5\narrivals: {kind: at-once}\n"
+      "models: [{name: m, onnx: functions.onnx, service_time_ms: 1.5}]",
+      "w.yaml", "graph/onnx/testdata");
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  const Program& program = *read->models[0].program;
+  EXPECT_NEAR(static_cast<double>(read->models[0].alone_time.count()), 1.5e6, 1.5e4);
+  uint64_t blocks = 0;
+  for (const Kernel& kernel : program.kernels) blocks += kernel.grid;
+  for (const std::string& system : SystemNames()) {
+    read->system.name = system;
+    read->system.policy = "srpt";
+    const Result<SimulationResult> result = RunWorkload(*read, MakeArrivals(*read));
+    ASSERT_TRUE(result.ok()) << system << ": " << result.status().message();
+    EXPECT_EQ(result->blocks, 5 * blocks) << system;
+    EXPECT_GE(result->end.time_since_epoch(), std::chrono::microseconds(1400)) << system;
+  }
+}
+
 TEST(WorkloadTest, EveryExampleIsReadable) {
   size_t files = 0;
   for (const auto& file : std::filesystem::directory_iterator("examples/workloads")) {
