@@ -18,6 +18,7 @@ inline constexpr int kExitCannotStart = 3;  // port, repository, permission
 
 struct RuntimeFlags {
   uint32_t threads = 0;
+  std::string pin_threads = "auto";
   std::string policy;  // empty: not given
   uint64_t program_cache_bytes = uint64_t{2} << 30;
   uint64_t value_memory_bytes = 0;

@@ -9,6 +9,7 @@ namespace plexus::cli {
 RuntimeOptions ToOptions(const RuntimeFlags& flags) {
   RuntimeOptions options;
   options.threads = flags.threads;
+  if (flags.pin_threads != "auto") options.pin_threads = flags.pin_threads == "on";
   if (!flags.policy.empty()) options.policy = flags.policy;
   options.program_cache_bytes = flags.program_cache_bytes;
   options.value_memory_bytes = flags.value_memory_bytes;

@@ -111,6 +111,12 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
       ->type_name("N")
       ->check(Whole(0, 1024));
   command
+      ->add_option("--pin-threads", flags->pin_threads,
+                   "Each worker thread on its core: on, off, or auto: where each core has a worker")
+      ->capture_default_str()
+      ->type_name("WHEN")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
+  command
       ->add_option(
           "--policy", flags->policy,
           std::string(

@@ -368,6 +368,7 @@ class CpuRuntime : public Runtime {
   static CpuDeviceOptions DeviceOptions(const RuntimeOptions& options) {
     CpuDeviceOptions device;
     device.workers = options.threads;
+    device.pin = options.pin_threads;
     device.arena_budget_bytes = options.arena_budget_bytes;
     return device;
   }

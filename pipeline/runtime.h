@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ namespace plexus {
 
 struct RuntimeOptions {
   uint32_t threads = 0;                              // CPU workers; 0: one per core
+  std::optional<bool> pin_threads;  // CPU workers to cores; nullopt: where each core has one
   std::string policy = std::string(kDefaultPolicy);  // MakePolicy
   bool drop_late = false;                            // DispatcherOptions::drop_late
   size_t program_cache_bytes = size_t{2} << 30;  // arenas excluded; least recently used go first

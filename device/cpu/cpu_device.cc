@@ -62,15 +62,18 @@ class CpuDevice::Impl {
     info_.unit_addressed = true;
     info_.arena_budget_bytes = options.arena_budget_bytes;
     shared_.spin = options.spin;
+    if (options.pin.value_or(info_.units > 1 && info_.units == cores.size())) {
+      for (uint32_t u = 0; u < info_.units; ++u) core_of_.push_back(cores[u % cores.size()]);
+    }
     for (uint32_t u = 0; u < info_.units; ++u) {
       units_.push_back(std::make_unique<CpuUnit>(u, shared_));
     }
     for (uint32_t u = 0; u < info_.units; ++u) {
       units_[u]->thread = std::thread([this, u] { WorkerMain(*units_[u]); });
-      if (options.pin) {
+      if (!core_of_.empty()) {
         cpu_set_t set;
         CPU_ZERO(&set);
-        CPU_SET(cores[u % cores.size()], &set);
+        CPU_SET(core_of_[u], &set);
         // Best effort: an unpinned worker works as well.
         pthread_setaffinity_np(units_[u]->thread.native_handle(), sizeof(set), &set);
       }
@@ -89,8 +92,15 @@ class CpuDevice::Impl {
     return std::any_of(units_.begin(), units_.end(), [](const auto& u) { return u->running(); });
   }
 
-  // The lowest parked unit, so that the same arena and caches are used again; else one that spins.
+  // Where workers are pinned, the parked one of the caller's core: the others then have the other
+  // cores. Else the lowest parked unit, so that the same arena and caches are used again; else one
+  // that spins.
   CpuUnit* Take() {
+    if (!core_of_.empty()) {
+      const auto own = std::find(core_of_.begin(), core_of_.end(), sched_getcpu());
+      CpuUnit* unit = own != core_of_.end() ? units_[own - core_of_.begin()].get() : nullptr;
+      if (unit != nullptr && unit->TryTake(/*spinning_too=*/false)) return unit;
+    }
     for (const bool spinning_too : {false, true}) {
       for (const auto& unit : units_) {
         if (unit->TryTake(spinning_too)) return unit.get();
@@ -136,6 +146,7 @@ class CpuDevice::Impl {
   CpuShared shared_;
   DeviceInfo info_;
   ArenaPool arenas_;
+  std::vector<int> core_of_;  // by unit; empty: not pinned
   std::vector<std::unique_ptr<CpuUnit>> units_;
   std::mutex stop_mutex_;  // one Stop at a time
   std::atomic<uint32_t> epoch_{0};

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/clock.h"
 #include "device/device.h"
@@ -30,7 +31,9 @@ class CpuKernelCode : public KernelCode {
 
 struct CpuDeviceOptions {
   uint32_t workers = 0;  // 0: one per core this process may use (affinity and CPU quota)
-  bool pin = false;      // worker i to the i-th of those cores
+  // Worker i to the i-th of those cores. Else two workers that wake at once may share a core until
+  // the kernel's next look, milliseconds later. nullopt: where there is a worker for every core.
+  std::optional<bool> pin;
   size_t arena_budget_bytes = size_t{4} << 30;
   // How long an idle worker spins before it parks: about what parking and waking cost. Up to ten
   // times as long while another unit still runs something; an idle server parks.

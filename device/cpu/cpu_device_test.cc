@@ -2,6 +2,7 @@
 #include "device/cpu/cpu_device.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <deque>
@@ -326,6 +327,33 @@ TEST_P(CpuDeviceTest, WorkersThatHaveNothingToDoPark) {
   RunHere(ChainOf("once",
                   {MakeKernel(8, [](uint32_t, const CpuBlockContext&) { return OkStatus(); })}));
   while (device.parked_units() < GetParam()) std::this_thread::yield();
+}
+
+TEST(PinnedWorkersTest, EachStaysOnItsCore) {
+  CpuDeviceOptions options;
+  options.workers = 3;
+  options.pin = true;
+  CpuDevice device(options, RealClock::Get());
+  Dispatcher dispatcher(device, MakePolicy("srpt").value(), RealClock::Get(), nullptr, nullptr);
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  std::vector<int> cores;
+  for (int c = 0; c < CPU_SETSIZE; ++c) {
+    if (CPU_ISSET(c, &allowed)) cores.push_back(c);
+  }
+  std::atomic<uint32_t> right{0};
+  JobSpec spec;
+  spec.program = ChainOf("pinned", {MakeKernel(60, [&](uint32_t, const CpuBlockContext& context) {
+                           const int core = cores[context.worker % cores.size()];
+                           right += sched_getcpu() == core ? 1 : 0;
+                           return OkStatus();
+                         })});
+  Counter counter;
+  spec.listener = &counter;
+  ASSERT_TRUE(dispatcher.Submit(std::move(spec)).ok());
+  counter.WaitFor(1);
+  EXPECT_EQ(right, 60u);
+  device.Stop();
 }
 
 TEST_P(CpuDeviceTest, LaunchesItCannotTakeAreRefused) {
