@@ -4,27 +4,53 @@
 #include <fstream>
 
 #include "graph/passes/fused_ops.h"
+#include "pipeline/glue_rows.h"
 
 namespace plexus {
-namespace {
-
-constexpr int kGlueOpset = 18;
-constexpr size_t kMaxLabelBytes = 16 << 20;
-
-using GlueOutputs = Result<std::vector<GlueOutput>>;
-
-GlueOutputs One(ValueId value) { return std::vector<GlueOutput>{{"", value}}; }
 
 bool Expect(GlueContext& c, bool condition, const std::string& what) {
   if (!condition) c.options.Fail(what);
   return condition;
 }
 
-bool ExpectType(GlueContext& c, DType dtype) {
-  return Expect(c, c.InputType() == dtype,
+bool ExpectType(GlueContext& c, DType dtype, size_t input) {
+  return Expect(c, c.InputType(input) == dtype,
                 "expects " + std::string(DTypeProtocolName(dtype)) + ", its input is " +
-                    std::string(DTypeProtocolName(c.InputType())));
+                    std::string(DTypeProtocolName(c.InputType(input))));
 }
+
+std::vector<std::string> ReadLabels(GlueContext& c) {
+  constexpr size_t kMaxLabelBytes = 16 << 20;
+  const std::string file = c.options.String("labels");
+  const std::filesystem::path name(file);
+  // A bare file name only: a side file never lies outside the pipeline's own folder.
+  if (!Expect(c, !file.empty() && name.filename() == name && file != "..",
+              "key 'labels': expected the name of a file beside the pipeline")) {
+    return {};
+  }
+  std::error_code error;
+  const std::filesystem::path path = c.folder / name;
+  if (!Expect(c, std::filesystem::is_regular_file(std::filesystem::symlink_status(path, error)),
+              "labels file '" + file + "' is not there or not a regular file")) {
+    return {};
+  }
+  std::vector<std::string> labels;
+  size_t total = 0;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    total += line.size();
+    if (total > kMaxLabelBytes) break;
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    labels.push_back(std::move(line));
+  }
+  Expect(c, !labels.empty() && total <= kMaxLabelBytes,
+         "labels file '" + file + "' is empty, unreadable or larger than 16 MiB");
+  return labels;
+}
+
+namespace {
+
+constexpr int kGlueOpset = 18;
 
 GlueOutputs Cast(GlueContext& c) {
   const std::string name = c.options.String("to", "");
@@ -138,12 +164,8 @@ GlueOutputs TopK(GlueContext& c) {
   const ValueId values =
       c.Add("", "TopK", {c.inputs[0], c.Constant(Tensor::VectorInt64({k}), "k")}, c.InputType(),
             {{"axis", axis}, {"largest", largest}, {"sorted", int64_t{1}}}, "values");
-  Value indices;
-  indices.name = c.stage + "/indices";
-  indices.dtype = DType::kInt64;
-  const ValueId index = c.graph.AddValue(std::move(indices));
-  c.graph.nodes().back().outputs.push_back(index);
-  return std::vector<GlueOutput>{{"values", values}, {"indices", index}};
+  return std::vector<GlueOutput>{{"values", values},
+                                 {"indices", c.AddOutput(DType::kInt64, "indices")}};
 }
 
 GlueOutputs Softmax(GlueContext& c) {
@@ -168,43 +190,15 @@ GlueOutputs Strip(GlueContext& c) {
 
 GlueOutputs LabelLookup(GlueContext& c) {
   Expect(c, IsInteger(c.InputType()), "expects indices (an integer type)");
-  const std::string file = c.options.String("labels");
-  const std::filesystem::path name(file);
-  // A bare file name only: a side file never lies outside the pipeline's own folder.
-  if (!Expect(c, !file.empty() && name.filename() == name && file != "..",
-              "key 'labels': expected the name of a file beside the pipeline")) {
-    return One({});
-  }
-  std::error_code error;
-  const std::filesystem::path path = c.folder / name;
-  if (!Expect(c, std::filesystem::is_regular_file(std::filesystem::symlink_status(path, error)),
-              "labels file '" + file + "' is not there or not a regular file")) {
-    return One({});
-  }
-  std::vector<std::string> labels;
-  size_t total = 0;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) {
-    total += line.size();
-    if (total > kMaxLabelBytes) break;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    labels.push_back(std::move(line));
-  }
-  Expect(c, !labels.empty() && total <= kMaxLabelBytes,
-         "labels file '" + file + "' is empty, unreadable or larger than 16 MiB");
-  return One(c.Add(kPlexusDomain, "LabelLookup", c.inputs, DType::kString, {{"labels", labels}}));
+  return One(
+      c.Add(kPlexusDomain, "LabelLookup", c.inputs, DType::kString, {{"labels", ReadLabels(c)}}));
 }
-
-struct GlueRow {
-  std::string_view name;
-  GlueOutputs (*add)(GlueContext&);
-};
 
 // To add an operator: a function above and a line here (docs/pipelines.md lists the keys).
 constexpr GlueRow kGlue[] = {
     {"bytes", Bytes},
     {"cast", Cast},
-    {"concat", Concat},
+    {"concat", Concat, 0},
     {"head", Head},
     {"label_lookup", LabelLookup},
     {"pad", Pad},
@@ -219,6 +213,13 @@ constexpr GlueRow kGlue[] = {
     {"transpose", Transpose},
     {"window", Window},
 };
+
+std::vector<GlueRow> AllRows() {
+  std::vector<GlueRow> rows(std::begin(kGlue), std::end(kGlue));
+  const std::span<const GlueRow> more = ImageGlue();
+  rows.insert(rows.end(), more.begin(), more.end());
+  return rows;
+}
 
 }  // namespace
 
@@ -241,17 +242,28 @@ ValueId GlueContext::Add(std::string_view domain, std::string_view op, std::vect
   return out;
 }
 
+ValueId GlueContext::AddOutput(DType dtype, const std::string& suffix) {
+  Value value;
+  value.name = stage + "/" + suffix;
+  value.dtype = dtype;
+  const ValueId out = graph.AddValue(std::move(value));
+  graph.nodes().back().outputs.push_back(out);
+  return out;
+}
+
 ValueId GlueContext::Constant(Tensor tensor, const std::string& suffix) {
   return graph.AddConstant(stage + "/" + suffix, ConstantStore::Get().Intern(std::move(tensor)));
 }
 
 GlueOutputs AddGlue(const std::string& op, GlueContext& context) {
-  for (const GlueRow& row : kGlue) {
+  for (const GlueRow& row : AllRows()) {
     if (row.name != op) continue;
-    const bool many = op == "concat";
-    if (context.inputs.empty() || (!many && context.inputs.size() != 1)) {
-      return InvalidArgumentError(context.options.where() + ": '" + op + "' takes " +
-                                  (many ? "'inputs', a list" : "one 'input'"));
+    if (context.inputs.empty() || (row.inputs != 0 && context.inputs.size() != row.inputs)) {
+      return InvalidArgumentError(
+          context.options.where() + ": '" + op + "' takes " +
+          (row.inputs == 1 ? "one 'input'"
+                           : "'inputs', a list" +
+                                 (row.inputs == 0 ? "" : " of " + std::to_string(row.inputs))));
     }
     GlueOutputs outputs = row.add(context);
     PLEXUS_RETURN_IF_ERROR(context.options.Finish());
@@ -265,7 +277,8 @@ GlueOutputs AddGlue(const std::string& op, GlueContext& context) {
 
 std::vector<std::string> GlueNames() {
   std::vector<std::string> names;
-  for (const GlueRow& row : kGlue) names.emplace_back(row.name);
+  for (const GlueRow& row : AllRows()) names.emplace_back(row.name);
+  std::sort(names.begin(), names.end());
   return names;
 }
 

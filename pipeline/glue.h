@@ -24,6 +24,8 @@ struct GlueContext {
   // Adds one node with one output of `dtype`; `shape` may be unknown.
   ValueId Add(std::string_view domain, std::string_view op, std::vector<ValueId> in, DType dtype,
               std::map<std::string, Attribute> attributes = {}, std::string suffix = "");
+  // One more output of the node that was added last.
+  ValueId AddOutput(DType dtype, const std::string& suffix);
   ValueId Constant(Tensor tensor, const std::string& suffix);
 };
 

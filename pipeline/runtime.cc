@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "device/cpu/cpu_compiler.h"
 #include "device/cpu/cpu_device.h"
+#include "device/cpu/vision/vision_ops.h"
 #include "pipeline/folding_evaluator.h"
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
@@ -255,6 +256,7 @@ class CpuRuntime : public Runtime {
                      std::make_shared<MemoryBudget>("the server", ValueMemoryBytes(options)),
                      options.request_memory_bytes != 0 ? options.request_memory_bytes
                                                        : ValueMemoryBytes(options) / 4} {
+    RegisterVisionOps();
     trace_.SetStanding(options_.trace_sample);
     if (options_.profile_path.empty()) return;
     const Status status = profiles_.Load(options_.profile_path);

@@ -2,20 +2,23 @@
 # Installs what a build of Plexus needs and is missing: Debian or Ubuntu packages (apt, as root or
 # with sudo) and a Python environment in build/venv. Does nothing, quickly, when all is there.
 #
-#   scripts/setup.sh [--bench] [--audio] [--quiet]
+#   scripts/setup.sh [--bench] [--audio] [--ocr] [--quiet]
 #     --bench   ONNX Runtime too: for benchmarks and scripts/make_expected.py
+#     --ocr     RapidOCR too: for scripts/make_expected.py and examples/make_images.py
 #     --audio   espeak-ng too: for examples/make_audio.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 BENCH=0
 AUDIO=0
+OCR=0
 for arg in "$@"; do
   case "$arg" in
     --bench) BENCH=1 ;;
     --audio) AUDIO=1 ;;
+    --ocr) OCR=1 ;;
     --quiet) SAY_FD=2 ;;
     -h | --help)
-      sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     *) die "unknown option '$arg'; see scripts/setup.sh --help" ;;
@@ -27,10 +30,12 @@ REQUIRED=(
   libdnnl-dev ocl-icd-opencl-dev # the second only because dnnl's CMake package looks for it
   libboost-dev libboost-system-dev libsimdjson-dev nlohmann-json3-dev libyaml-cpp-dev
   libcli11-dev libxxhash-dev libssl-dev libgtest-dev libbenchmark-dev zlib1g-dev
+  libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev
   python3 python3-venv curl ca-certificates
 )
 OPTIONAL=(mold) # links faster; older releases do not have it
 [ "$AUDIO" -eq 0 ] || REQUIRED+=(espeak-ng)
+[ "$OCR" -eq 0 ] || REQUIRED+=(fonts-dejavu-core)
 
 missing_of() {
   local name
@@ -118,4 +123,5 @@ if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
 fi
 install_python requirements
 [ "$BENCH" -eq 0 ] || install_python requirements-bench
+[ "$OCR" -eq 0 ] || install_python requirements-ocr
 say "==> Python environment: ready in build/venv"

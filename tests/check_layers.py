@@ -17,6 +17,7 @@ USES = {
     "device": ["base", "graph", "program"],
     "device/sim": ["base", "graph", "program", "device"],
     "device/cpu": ["base", "graph", "program", "device"],
+    "device/cpu/vision": ["base", "graph", "program"],
     "sched": ["base", "graph", "program", "profile", "device"],
     "paths": ["base", "graph"],
     "simulate": [
@@ -30,7 +31,17 @@ USES = {
         "device/sim",
         "sched",
     ],
-    "pipeline": ["base", "yaml", "graph", "program", "profile", "device", "device/cpu", "sched"],
+    "pipeline": [
+        "base",
+        "yaml",
+        "graph",
+        "program",
+        "profile",
+        "device",
+        "device/cpu",
+        "device/cpu/vision",
+        "sched",
+    ],
     "serve": [
         "base",
         "yaml",

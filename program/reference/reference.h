@@ -42,8 +42,11 @@ struct OpEntry {
 inline constexpr int kLatest = 1 << 30;
 
 // Each file of operators defines one such table (RegisterXxxOps() returns it); registry.cc lists
-// them. Example: std::span<const OpEntry> ElementwiseOps();
+// them. Example: std::span<const OpEntry> ElementwiseOps(). Thread-safe; the entry stays for good.
 const OpEntry* FindOp(std::string_view domain, std::string_view op, int version);
+// Adds a table of a higher layer, whose operators need a library that this one may not use. `ops`
+// is of static storage; thread-safe. Call once per table, before a graph that uses it is prepared.
+void RegisterOps(std::span<const OpEntry> ops);
 // All entries, for docs/operators.md.
 std::vector<OpEntry> AllOps();
 

@@ -123,6 +123,64 @@ TEST(GlueTest, PadToFillsEitherSideAndKeepsLongerInput) {
   EXPECT_EQ(IntsOf(pad("left", 1).value()), (std::vector<int64_t>{7, 8}));
 }
 
+// Probabilities f32[1,T,4] whose likeliest class at step t is path[t], with 0.1 times t + 1.
+Tensor CtcPath(const std::vector<int>& path) {
+  std::vector<float> values(4 * path.size(), 0.0f);
+  for (size_t t = 0; t < path.size(); ++t) {
+    values[4 * t + path[t]] = 0.1f * static_cast<float>(t + 1);
+  }
+  return Floats({1, static_cast<int64_t>(path.size()), 4}, values);
+}
+
+TEST(GlueTest, CtcTextDropsRepeatsAndBlanksAndAveragesWhatIsLeft) {
+  const std::vector<std::string> labels = {"a", "b", "\xc3\xa9"};
+  const auto decode = [&](const std::vector<int>& path) {
+    return Op("plexus", "CtcText").Set("labels", labels).Outputs(2).RunAll({CtcPath(path)}).value();
+  };
+  std::vector<Tensor> got = decode({1, 1, 0, 1, 3, 3, 0});
+  EXPECT_EQ(got[0].strings(), std::vector<std::string>{"aa\xc3\xa9"});
+  EXPECT_NEAR(got[1].data<float>()[0], (0.1 + 0.4 + 0.5) / 3, 1e-6);
+  got = decode({0, 0});
+  EXPECT_EQ(got[0].strings(), std::vector<std::string>{""});
+  EXPECT_EQ(got[1].data<float>()[0], 0.0f);
+  EXPECT_EQ(decode({})[0].strings(), std::vector<std::string>{""});
+}
+
+TEST(GlueTest, CtcTextKeepsTheClassesGivenAndTakesAnyBlank) {
+  const std::vector<std::string> labels = {"a", "b", "c"};
+  // Class 0, then 2, then 0 again: only "c" is kept, with its own probability.
+  const Tensor x =
+      Floats({3, 4}, {0.6f, 0.3f, 0.1f, 0.0f, 0.1f, 0.2f, 0.7f, 0.0f, 0.6f, 0.3f, 0.1f, 0.0f});
+  std::vector<Tensor> got = Op("plexus", "CtcText")
+                                .Set("labels", labels)
+                                .Set("blank", int64_t{3})
+                                .Set("classes", std::vector<int64_t>{1, 2})
+                                .Outputs(2)
+                                .RunAll({x})
+                                .value();
+  EXPECT_EQ(got[0].strings(), std::vector<std::string>{"c"});
+  EXPECT_NEAR(got[1].data<float>()[0], 0.7, 1e-6);
+  EXPECT_EQ(got[0].shape(), Shape{1});
+}
+
+TEST(GlueTest, CtcTextRejectsWhatDoesNotFitItsLabels) {
+  const std::vector<std::string> labels = {"a", "b", "c"};
+  const auto code = [&](const Tensor& x, int64_t blank, std::vector<int64_t> classes) {
+    return CodeOf(Op("plexus", "CtcText")
+                      .Set("labels", labels)
+                      .Set("blank", blank)
+                      .Set("classes", std::move(classes))
+                      .Outputs(2)
+                      .Run({x}));
+  };
+  EXPECT_EQ(code(CtcPath({1}), 0, {}), StatusCode::kOk);
+  EXPECT_EQ(code(Floats({1, 1, 3}, {0, 0, 1}), 0, {}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(Floats({4}, {0, 0, 0, 1}), 0, {}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(CtcPath({1}), 4, {}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(CtcPath({1}), 0, {-1}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(Bytes8({1, 1, 4}, {0, 0, 0, 1}), 0, {}), StatusCode::kInvalidArgument);
+}
+
 TEST(GlueTest, LabelLookupGivesLabelsAndRejectsUnknownIndices) {
   const std::vector<std::string> labels = {"c", "html", "python"};
   const Tensor y =

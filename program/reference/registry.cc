@@ -1,4 +1,7 @@
 // The list of all operator tables, and lookup by domain, name and opset version.
+#include <atomic>
+#include <memory>
+#include <mutex>
 #include <unordered_map>
 
 #include "program/reference/reference.h"
@@ -10,6 +13,7 @@ std::span<const OpEntry> AttentionOps();
 std::span<const OpEntry> CastOps();
 std::span<const OpEntry> ControlOps();
 std::span<const OpEntry> ConvOps();
+std::span<const OpEntry> CtcOps();
 std::span<const OpEntry> DetectionOps();
 std::span<const OpEntry> EinsumOps();
 std::span<const OpEntry> ElementwiseBinaryOps();
@@ -41,33 +45,20 @@ namespace {
 
 using Table = std::span<const OpEntry> (*)();
 constexpr Table kTables[] = {
-    reference::AttentionOps,
-    reference::CastOps,
-    reference::ControlOps,
-    reference::ConvOps,
-    reference::DetectionOps,
-    reference::EinsumOps,
-    reference::ElementwiseBinaryOps,
-    reference::ElementwiseOps,
-    reference::FusedOps,
-    reference::GlueOps,
-    reference::IndexOps,
-    reference::LayoutOps,
-    reference::LinearOps,
-    reference::LossOps,
-    reference::NormOps,
-    reference::PoolOps,
-    reference::QuantOps,
-    reference::RandomOps,
-    reference::ReduceOps,
-    reference::ResizeOps,
-    reference::RnnOps,
-    reference::SamplingOps,
-    reference::SequenceOps,
-    reference::ShapeOps,
-    reference::SignalOps,
-    reference::SortOps,
-    reference::StateOps,
+    reference::AttentionOps,   reference::CastOps,
+    reference::ControlOps,     reference::ConvOps,
+    reference::CtcOps,         reference::DetectionOps,
+    reference::EinsumOps,      reference::ElementwiseBinaryOps,
+    reference::ElementwiseOps, reference::FusedOps,
+    reference::GlueOps,        reference::IndexOps,
+    reference::LayoutOps,      reference::LinearOps,
+    reference::LossOps,        reference::NormOps,
+    reference::PoolOps,        reference::QuantOps,
+    reference::RandomOps,      reference::ReduceOps,
+    reference::ResizeOps,      reference::RnnOps,
+    reference::SamplingOps,    reference::SequenceOps,
+    reference::ShapeOps,       reference::SignalOps,
+    reference::SortOps,        reference::StateOps,
     reference::StringOps,
 };
 
@@ -80,35 +71,68 @@ std::string Key(std::string_view domain, std::string_view op) {
 
 using Index = std::unordered_map<std::string, std::vector<OpEntry>>;
 
-const Index& GetIndex() {
-  static const Index* index = [] {
-    auto* made = new Index;  // never destroyed: workers may outlive static destructors
-    for (Table table : kTables) {
-      for (const OpEntry& entry : table()) (*made)[Key(entry.domain, entry.op)].push_back(entry);
+// Lookups read one index without a lock; a registration puts a larger one in its place.
+class Registry {
+ public:
+  Registry() {
+    for (Table table : kTables) tables_.push_back(table());
+    Rebuild();
+  }
+
+  // acquire: sees all of the index that Rebuild() published.
+  const Index& index() const { return *current_.load(std::memory_order_acquire); }
+
+  void Add(std::span<const OpEntry> table) {
+    std::lock_guard lock(mutex_);
+    tables_.push_back(table);
+    Rebuild();
+  }
+
+  std::vector<OpEntry> All() const {
+    std::lock_guard lock(mutex_);
+    std::vector<OpEntry> all;
+    for (std::span<const OpEntry> table : tables_)
+      all.insert(all.end(), table.begin(), table.end());
+    return all;
+  }
+
+ private:
+  void Rebuild() {
+    auto made = std::make_unique<Index>();
+    for (std::span<const OpEntry> table : tables_) {
+      for (const OpEntry& entry : table) (*made)[Key(entry.domain, entry.op)].push_back(entry);
     }
-    return made;
-  }();
-  return *index;
+    current_.store(made.get(), std::memory_order_release);
+    indices_.push_back(std::move(made));
+  }
+
+  mutable std::mutex mutex_;  // guards tables_ and indices_
+  std::vector<std::span<const OpEntry>> tables_;
+  // All that ever were: entries that FindOp returned point into them.
+  std::vector<std::unique_ptr<const Index>> indices_;
+  std::atomic<const Index*> current_{nullptr};
+};
+
+Registry& GetRegistry() {
+  static auto* registry = new Registry;  // never destroyed: workers may outlive static destructors
+  return *registry;
 }
 
 }  // namespace
 
 const OpEntry* FindOp(std::string_view domain, std::string_view op, int version) {
   if (domain == "ai.onnx") domain = "";
-  auto it = GetIndex().find(Key(domain, op));
-  if (it == GetIndex().end()) return nullptr;
+  const Index& index = GetRegistry().index();
+  const auto it = index.find(Key(domain, op));
+  if (it == index.end()) return nullptr;
   for (const OpEntry& entry : it->second) {
     if (entry.since <= version && version < entry.until) return &entry;
   }
   return nullptr;
 }
 
-std::vector<OpEntry> AllOps() {
-  std::vector<OpEntry> all;
-  for (Table table : kTables) {
-    for (const OpEntry& entry : table()) all.push_back(entry);
-  }
-  return all;
-}
+void RegisterOps(std::span<const OpEntry> ops) { GetRegistry().Add(ops); }
+
+std::vector<OpEntry> AllOps() { return GetRegistry().All(); }
 
 }  // namespace plexus
