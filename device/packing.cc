@@ -137,7 +137,16 @@ uint32_t UnitPacking::Place(const BlockFootprint& block, uint32_t blocks,
 uint32_t UnitPacking::PlaceAmong(std::span<const uint32_t> among, const BlockFootprint& block,
                                  uint32_t blocks, std::vector<Share>* shares) {
   if (free_slots_ <= 0 || free_threads_ < block.threads) return 0;
-  for (uint32_t u : among) fits_[u] = static_cast<int32_t>(FitsOn(u, block));
+  // Most often the unit has no room even for one, and comparing is cheaper than dividing.
+  bool any = false;
+  for (uint32_t u : among) {
+    const bool one = slots_[u] > 0 && threads_[u] >= block.threads &&
+                     (limits_.registers == 0 || registers_[u] >= block.registers) &&
+                     (limits_.shared_bytes == 0 || shared_[u] >= block.shared_bytes);
+    fits_[u] = one ? static_cast<int32_t>(FitsOn(u, block)) : 0;
+    any = any || one;
+  }
+  if (!any) return 0;
   return Distribute(among.data(), static_cast<uint32_t>(among.size()), block, blocks, shares);
 }
 
