@@ -87,6 +87,8 @@ SymbolicDim Parser::ParseDim() {
       if (value >= 0) dim.value = value;
     } else if (r_.field() == 2) {
       dim.symbol = r_.Name();
+      // Written by exporters for every size they do not know: no name, so nothing that must agree.
+      if (dim.symbol == "?") dim.symbol.clear();
     } else {
       r_.Skip();
     }

@@ -67,6 +67,20 @@ TEST(OnnxImport, AnInputThatIsAnInitialiserIsAConstant) {
   EXPECT_EQ(graph->inputs().size(), 1u);
 }
 
+TEST(OnnxImport, AQuestionMarkNamesNoDimension) {
+  const auto dim = [](const std::string& symbol) { return BytesField(1, BytesField(2, symbol)); };
+  const std::string shape = dim("?") + dim("N") + dim("?");
+  const std::string type = BytesField(1, IntField(1, 1) + BytesField(2, shape));
+  const std::string input = BytesField(11, BytesField(1, "x") + BytesField(2, type));
+  const GraphPtr graph = MustImport(
+      Import(ModelBytes(input + NodeField("Relu", {"x"}, {"y"}) + OutputField("y"))));
+  const SymbolicShape& x = graph->value(graph->inputs().at(0)).shape;
+  ASSERT_EQ(x.dims.size(), 3u);
+  EXPECT_EQ(x.dims[0].symbol, "");
+  EXPECT_EQ(x.dims[1].symbol, "N");
+  EXPECT_EQ(x.dims[2].symbol, "");
+}
+
 TEST(OnnxImport, NodesGetUniqueNames) {
   const GraphPtr graph =
       MustImport(Import(ModelBytes(InputField("x") + NodeField("Relu", {"x"}, {"a"}) +
