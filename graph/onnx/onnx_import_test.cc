@@ -72,8 +72,8 @@ TEST(OnnxImport, AQuestionMarkNamesNoDimension) {
   const std::string shape = dim("?") + dim("N") + dim("?");
   const std::string type = BytesField(1, IntField(1, 1) + BytesField(2, shape));
   const std::string input = BytesField(11, BytesField(1, "x") + BytesField(2, type));
-  const GraphPtr graph = MustImport(
-      Import(ModelBytes(input + NodeField("Relu", {"x"}, {"y"}) + OutputField("y"))));
+  const GraphPtr graph =
+      MustImport(Import(ModelBytes(input + NodeField("Relu", {"x"}, {"y"}) + OutputField("y"))));
   const SymbolicShape& x = graph->value(graph->inputs().at(0)).shape;
   ASSERT_EQ(x.dims.size(), 3u);
   EXPECT_EQ(x.dims[0].symbol, "");
