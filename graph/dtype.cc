@@ -2,6 +2,7 @@
 
 #include <array>
 #include <bit>
+#include <charconv>
 
 namespace plexus {
 namespace {
@@ -122,6 +123,26 @@ std::string ShapeToString(const Shape& shape) {
     out += std::to_string(shape[i]);
   }
   return out + "]";
+}
+
+Result<NamedShape> ParseNamedShape(std::string_view text) {
+  NamedShape named;
+  const size_t equals = text.rfind('=');
+  if (equals != std::string_view::npos) named.name = text.substr(0, equals);
+  const char* at = text.data() + (equals == std::string_view::npos ? 0 : equals + 1);
+  const char* const end = text.data() + text.size();
+  while (at != end) {
+    int64_t dim = 0;
+    const auto parsed = std::from_chars(at, end, dim);
+    const bool more = parsed.ptr != end && *parsed.ptr == ',' && parsed.ptr + 1 != end;
+    if (parsed.ec != std::errc() || dim < 0 || (parsed.ptr != end && !more)) {
+      return InvalidArgumentError("'" + std::string(text.substr(0, 200)) +
+                                  "': expected NAME=1,3,224,224");
+    }
+    named.shape.push_back(dim);
+    at = parsed.ptr + (more ? 1 : 0);
+  }
+  return named;
 }
 
 Result<int64_t> NumElements(const Shape& shape, int64_t max_elements) {

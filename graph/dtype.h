@@ -57,6 +57,13 @@ uint16_t FloatToBFloat16(float value);
 // A concrete shape: every dimension >= 0. A scalar has rank 0. Row-major unless said otherwise.
 using Shape = std::vector<int64_t>;
 std::string ShapeToString(const Shape& shape);  // "[1,3,224,224]"
+// "name=1,3,224,224", or a bare "1,3" (no name), as people write an input's shape.
+// kInvalidArgument quotes the text.
+struct NamedShape {
+  std::string name;
+  Shape shape;
+};
+Result<NamedShape> ParseNamedShape(std::string_view text);
 // Product of the dimensions; kInvalidArgument for a negative one, kResourceExhausted on overflow
 // or above `max_elements`.
 Result<int64_t> NumElements(const Shape& shape, int64_t max_elements = int64_t{1} << 40);

@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "device/sim/sim_gpu.h"
-#include "graph/graph.h"
+#include "graph/work.h"
 #include "program/program.h"
 
 namespace plexus {
@@ -36,25 +36,12 @@ struct RooflineOptions {
   int32_t elementwise_threads = 256, elementwise_registers = 32;
 };
 
-// What one kernel does, independent of the device.
-struct KernelWork {
-  double flops = 0;
-  double bytes = 0;  // read and written once each; tiles that are read again come from the cache
-  // As a product of `batch` matrices [rows, depth] · [depth, columns]; rows 0: not one.
-  int64_t batch = 1, rows = 0, columns = 0, depth = 0;
-  int64_t elements = 0;  // otherwise: of the largest operand
-};
-
-// The work of one node but for its bytes. Shapes are concrete. Operators that are not products
-// count one operation per element (plexus.Elementwise: per step).
-KernelWork WorkOf(const Graph& graph, const Node& node);
-
 // Fills grid, resources, flops, bytes and estimated_block_time of `kernel`. `gpu` has peak_flops
 // and bytes_per_sec > 0.
 //
 // A block's time assumes that its SM is shared with as many blocks of the kernel as there will be:
 // grids that fill the device divide its rates, smaller ones get what their blocks can use.
-void PlanKernel(const KernelWork& work, const SimGpuOptions& gpu, const RooflineOptions& options,
+void PlanKernel(const NodeWork& work, const SimGpuOptions& gpu, const RooflineOptions& options,
                 Kernel* kernel);
 
 }  // namespace plexus

@@ -148,13 +148,13 @@ bool Lowering::Group(bool by_group) {
 void Lowering::AddKernel(uint32_t k, Program& program) const {
   // The group's tiles are those of its heaviest product; what it reads from or leaves for others
   // goes through memory, the rest stays on chip.
-  KernelWork work;
+  NodeWork work;
   std::set<ValueId> read, written;
   const Node* heaviest = nullptr;
   double flops = 0, most = -1;
   for (NodeId n : kernels_[k]) {
     const Node& node = graph_.node(n);
-    const KernelWork own = WorkOf(graph_, node);
+    const NodeWork own = WorkOf(graph_, node);
     flops += own.flops;
     const double weight = own.rows > 0 ? own.flops + 1e18 : own.flops;
     if (weight > most) {

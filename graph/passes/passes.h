@@ -2,7 +2,9 @@
 // before/after picture and must-not cases.
 #pragma once
 
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/status.h"
@@ -74,8 +76,28 @@ Status MarkFusionGroups(Graph& graph);
 // extended along axis 0 from 1 to b rows, each output row depends on the same input row only. The
 // proof walks the nodes; `why_not` names the first node that breaks it.
 bool IsRowIndependent(const Graph& graph, std::string* why_not);
+// The same, and whether GeneralizeRows has nothing to rewrite. kOneRow: the graph as it stands
+// takes one row; of several it makes something else (a Reshape to [1,-1]), or fails.
+enum class RowProof : uint8_t { kNone, kOneRow, kAnyRows };
+RowProof ProveRows(const Graph& graph, std::string* why_not);
 // Rewrites a row-independent graph whose axis 0 is fixed at 1 so that it takes any number of rows
 // (Reshape targets and the like). kFailedPrecondition when IsRowIndependent is false.
 Result<Graph> GeneralizeRows(const Graph& graph);
+
+// Where rows mix, as a guide to where a graph is best cut. What a cut leaves is for
+// IsRowIndependent to judge.
+struct RowWalk {
+  // Per unit: it keeps rows apart, if what it reads from units that do not has a row per entry of
+  // axis 0.
+  std::vector<bool> independent;
+  std::vector<std::string> why_not;  // per unit, where not
+  // Per value: it has one entry of axis 0 per row, so that a cut may be made behind it.
+  std::vector<bool> proper;
+};
+// `units`: nodes that no cut separates, in topological order. `shapes`: per value, what it has in
+// some valid run; none where unknown, which makes readers mix. Where a stretch begins with several
+// entries, what takes one row only mixes.
+RowWalk WalkRows(const Graph& graph, std::span<const std::vector<uint32_t>> units,
+                 std::span<const std::optional<Shape>> shapes);
 
 }  // namespace plexus

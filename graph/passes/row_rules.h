@@ -83,6 +83,17 @@ class RowProver {
   RowProver(const Graph& graph, int64_t unknown_extent)
       : graph_(graph), names_(graph), unknown_extent_(unknown_extent) {}
 
+  // Takes in the constants; before everything else, once.
+  void Begin();
+  // One node by itself, from what State says of its inputs; for walks that go on behind a failure.
+  Status Step(const Node& node) { return RunNode(node); }
+  RowValue& State(ValueId id) { return values_[id.value()]; }
+
+  // Whether a node had to be rewritten since ClearRewrote(): as it stands it takes one row at a
+  // time.
+  bool rewrote() const { return rewrote_; }
+  void ClearRewrote() { rewrote_ = false; }
+
   // OK when every output carries one row of itself per row of the inputs; else kFailedPrecondition.
   Status Prove();
   // After Prove(): the rewritten graph.
@@ -114,7 +125,7 @@ class RowProver {
   std::vector<std::pair<std::string, int64_t>> unknown_;  // symbol and its stand-in
   std::deque<RowValue> values_;  // by value of result_; rules hold pointers while it grows
   std::vector<Node> kept_;
-  bool contradicted_ = false;
+  bool contradicted_ = false, rewrote_ = false;
 };
 
 }  // namespace plexus::row_rules

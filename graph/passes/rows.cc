@@ -215,13 +215,17 @@ Status RowProver::CheckOutputs() const {
   return OkStatus();
 }
 
-Status RowProver::Prove() {
+void RowProver::Begin() {
   result_ = graph_;
   values_.resize(graph_.num_values());
   for (size_t v = 0; v < graph_.num_values(); ++v) {
     const Value& value = graph_.values()[v];
     if (value.IsConstant()) values_[v] = OfConstant(*value.constant);
   }
+}
+
+Status RowProver::Prove() {
+  Begin();
   PLEXUS_RETURN_IF_ERROR(BeginInputs());
   kept_.reserve(graph_.num_nodes());
   for (const Node& node : graph_.nodes()) {
@@ -234,6 +238,7 @@ Status RowProver::Prove() {
 }
 
 void RowProver::PutInts(Node& node, size_t input, const std::vector<int64_t>& values) {
+  rewrote_ = true;
   ConstantPtr constant = ConstantStore::Get().Intern(Tensor::VectorInt64(values));
   RowValue known = OfConstant(*constant);
   if (node.inputs.size() <= input) node.inputs.resize(input + 1);
@@ -242,6 +247,7 @@ void RowProver::PutInts(Node& node, size_t input, const std::vector<int64_t>& va
 }
 
 void RowProver::ExpandRows(Node& node, size_t input, int64_t axis, size_t like) {
+  rewrote_ = true;
   const ValueId source = node.inputs[input], rows = node.inputs[like];
   const RowValue from = values_[source.value()];
   const int64_t row_axis = values_[rows.value()].axis;
@@ -323,11 +329,16 @@ Status Prove(const Graph& graph, std::unique_ptr<row_rules::RowProver>& prover) 
 
 }  // namespace
 
-bool IsRowIndependent(const Graph& graph, std::string* why_not) {
+RowProof ProveRows(const Graph& graph, std::string* why_not) {
   std::unique_ptr<row_rules::RowProver> prover;
   const Status status = Prove(graph, prover);
   if (why_not) *why_not = status.message();
-  return status.ok();
+  if (!status.ok()) return RowProof::kNone;
+  return prover->rewrote() ? RowProof::kOneRow : RowProof::kAnyRows;
+}
+
+bool IsRowIndependent(const Graph& graph, std::string* why_not) {
+  return ProveRows(graph, why_not) != RowProof::kNone;
 }
 
 Result<Graph> GeneralizeRows(const Graph& graph) {
