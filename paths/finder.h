@@ -15,6 +15,17 @@
 
 namespace plexus {
 
+class Cutter;
+
+struct PathOptions {
+  // Not null: pipelines are also cut where rows mix, so that no segment has parts that could be
+  // batched and parts that could not (Segment::batchable). Borrowed.
+  const Evaluator* evaluator = nullptr;
+  // What a device computes in the time that a dispatch takes. The default is a CPU core's: 20
+  // GFLOP/s for 50 µs.
+  double dispatch_flops = 1e6;
+};
+
 // Thread-compatible. The result does not depend on the order of loading, but for names and ids.
 class PathFinder {
  public:
@@ -22,7 +33,7 @@ class PathFinder {
     std::string pipeline;
     GraphPtr graph;  // prepared: canonical, weights folded, fusion groups marked
   };
-  PathFinder();
+  explicit PathFinder(PathOptions options = {});
   ~PathFinder();
 
   // Adds (or replaces) and removes pipelines in one step, then cuts anew. Pipelines are analysed
@@ -36,11 +47,13 @@ class PathFinder {
   Result<std::string> FirstDifference(const std::string& a, const std::string& b) const;
 
  private:
-  class Cutter;
-  PathMapPtr Cut();
+  PathPtr EmitPath(const Cutter& cutter, uint32_t pipeline, const UnitGraph& graph);
+  // `mixes`: why it is not batchable, if the cutter knows already.
   SegmentPtr Intern(const UnitGraph& graph, std::vector<uint32_t> nodes,
-                    const std::vector<ValueId>& outputs, std::vector<ValueId>* inputs);
+                    const std::vector<ValueId>& outputs, const std::string& mixes,
+                    std::vector<ValueId>* inputs);
 
+  const PathOptions options_;
   std::map<std::string, UnitGraph> pipelines_;
   std::map<std::string, std::weak_ptr<const Segment>> interned_;  // by FunctionText
   PathMapPtr map_;

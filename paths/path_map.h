@@ -23,6 +23,14 @@ struct Segment {
   // False where equal inputs need not give equal outputs (random operators): never coalesced, never
   // cached, never shared.
   bool deterministic = true;
+  // Rows of many requests may run as one batch: ProveRows holds of `graph` with inputs of
+  // `row_shapes`, one per input. Dimension 0 is rows: "rows" where a request may bring any number
+  // of them, the same in all inputs, and the graph takes them as it stands; 1 where each request
+  // brings one, and only GeneralizeRows makes the graph take more. A request whose inputs have
+  // other shapes runs by itself.
+  bool batchable = false;
+  std::string why_not_batchable;
+  std::vector<SymbolicShape> row_shapes;
 };
 using SegmentPtr = std::shared_ptr<const Segment>;
 
@@ -43,6 +51,7 @@ struct Call {
 // One pipeline as calls of segments, in topological order.
 struct Path {
   std::string pipeline;
+  std::vector<Value> inputs;  // names and types, as the pipeline graph's inputs
   std::vector<Call> calls;
   std::vector<PathValue> outputs;  // as the pipeline graph's outputs
 };

@@ -279,7 +279,7 @@ class UnitBuilder {
       for (ValueId& id : graph_.nodes()[n].implicit_inputs) id = Representative(id);
     }
     Unit unit;
-    std::set<const Constant*> constants;
+    ConstantSet constants;
     unit.glue = true;
     for (uint32_t n : nodes) {
       const Node& node = graph_.nodes()[n];
@@ -289,11 +289,7 @@ class UnitBuilder {
         const auto* body = std::get_if<GraphPtr>(&attribute);
         if (body != nullptr) unit.random |= HoldsRandom(**body);
       }
-      for (ValueId id : node.inputs) {
-        if (id.valid() && graph_.value(id).IsConstant()) {
-          constants.insert(graph_.value(id).constant.get());
-        }
-      }
+      CollectConstants(graph_, node, &constants);
       for (ValueId id : node.outputs) {
         if (id.valid() && read_outside_[id.value()]) unit.outputs.push_back(id);
       }
@@ -350,6 +346,19 @@ class UnitBuilder {
 };
 
 }  // namespace
+
+void CollectConstants(const Graph& graph, const Node& node, ConstantSet* out) {
+  for (const auto* list : {&node.inputs, &node.implicit_inputs}) {
+    for (ValueId id : *list) {
+      if (id.valid() && graph.value(id).IsConstant()) out->insert(graph.value(id).constant.get());
+    }
+  }
+  for (const auto& [name, attribute] : node.attributes) {
+    const auto* body = std::get_if<GraphPtr>(&attribute);
+    if (body == nullptr) continue;
+    for (const Node& inner : (*body)->nodes()) CollectConstants(**body, inner, out);
+  }
+}
 
 UnitGraph MakeUnits(std::string pipeline, const GraphPtr& graph) {
   return UnitBuilder(std::move(pipeline), *graph).Build();

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/hash.h"
+#include "graph/evaluator.h"
 #include "graph/graph.h"
 
 namespace plexus {
@@ -30,6 +32,10 @@ struct Unit {
   bool random = false;            // equal inputs need not give equal outputs
   bool glue = false;              // moves data only: cheaper done again than dispatched
   size_t constant_bytes = 0;
+  // Set by AnalyzeRows; without it every unit mixes rows for an unknown reason.
+  bool rows = false;        // keeps rows apart (WalkRows)
+  std::string why_no_rows;  // where not
+  double flops = 0;         // on inputs of a usual size
 };
 
 // One pipeline, analysed by itself; nothing here depends on what else is loaded.
@@ -45,10 +51,22 @@ struct UnitGraph {
   std::vector<Unit> units;  // in topological order
   // Per value of the graph: the unit and output that make it; kNoUnit for inputs and constants.
   std::vector<UnitInput> made_by;
+  // Set by AnalyzeRows, per value: sizes that hold for every request, and whether a cut behind the
+  // value leaves rows whole.
+  std::vector<SymbolicShape> shapes;
+  std::vector<bool> proper;
 };
 
 // `graph` is prepared and marked (MarkFusionGroups).
 UnitGraph MakeUnits(std::string pipeline, const GraphPtr& graph);
+
+// Finds what is known of sizes by trying inputs of several sizes, and where rows mix. A pipeline
+// that runs on none of the sizes that are tried stays as it was.
+void AnalyzeRows(UnitGraph* units, const Evaluator& evaluator);
+
+// The constants that `node` of `graph` reads, those of its bodies too.
+using ConstantSet = std::set<const Constant*>;
+void CollectConstants(const Graph& graph, const Node& node, ConstantSet* out);
 
 // A text that is equal for two sets of nodes exactly when they compute the same function of their
 // numbered inputs: operators, versions, attributes, constants (by identity: they are interned, so
