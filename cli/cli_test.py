@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 PLEXUS, MODEL, SAMPLES = (os.path.abspath(a) if a else "" for a in sys.argv[1:4])
 PATIENCE_S = 60
@@ -464,6 +465,59 @@ class CliTest(unittest.TestCase):
         # Too short for a window: given by hand, so it is no advice but a note.
         text = plexus("inspect", path, "--shape", "audio=8").stdout
         self.assertIn("output 'y' has no element on these shapes", text)
+
+    def shared_pipelines(self):
+        """Two pipelines over one model, one of them with an operator behind it."""
+        pipelines = self.repository / "pipelines"
+        pipelines.mkdir()
+        head = "inputs: [{name: x, dtype: FP32, shape: [4]}]\nstages:\n"
+        head += "  - {name: same, model: good, input: x}\n"
+        more = "  - {name: scaled, op: scale, input: same, scale: %d, offset: 1}\n"
+        tail = "outputs: [{name: y, from: scaled}]\n"
+        for name, scale in (("one", 2), ("two", 3)):
+            (pipelines / f"{name}.yaml").write_text(f"name: {name}\n" + head + more % scale + tail)
+
+    def test_inspect_shows_what_pipelines_share(self):
+        self.shared_pipelines()
+        done = plexus("inspect", str(self.repository), "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        paths = json.loads(done.stdout)["paths"]
+        self.assertEqual(sorted(paths["pipelines"]), ["one", "two"])  # "good" is their part
+        users = [segment["pipelines"] for segment in paths["segments"]]
+        self.assertIn(["one"], users)
+        self.assertTrue(paths["flops_complete"])
+        text = plexus("inspect", str(self.repository)).stdout
+        self.assertIn("shared paths: 2 pipelines in", text)
+
+    def test_inspect_names_the_first_difference(self):
+        self.shared_pipelines()
+        where = str(self.repository)
+        done = plexus("inspect", where, "--diff", "one", "two")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("'one' leaves what it shares with 'two' at", done.stdout)
+        self.assertIn("scale", done.stdout)
+        read = json.loads(plexus("inspect", where, "--diff", "one", "two", "--json").stdout)
+        self.assertEqual((read["first"], read["second"]), ("one", "two"))
+        self.assertIn("scale", read["difference"])
+        same = plexus("inspect", where, "--diff", "one", "one").stdout
+        self.assertIn("all that 'one' computes, 'one' computes too", same)
+        unknown = plexus("inspect", where, "--diff", "one", "three")
+        self.assertEqual(unknown.returncode, 1)
+        self.assertIn("'three' is not loaded", unknown.stderr)
+        self.assertEqual(plexus("inspect", where, "--diff", "one").returncode, 2)
+
+    def test_inspect_draws_paths(self):
+        self.shared_pipelines()
+        dot, svg = self.folder / "p.dot", self.folder / "p.svg"
+        done = plexus("inspect", str(self.repository), "--dot", str(dot), "--svg", str(svg))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(dot.read_text().startswith("digraph"))
+        root = xml.etree.ElementTree.parse(svg).getroot()
+        self.assertTrue(root.tag.endswith("svg"))
+        self.assertIn("one", "".join(root.itertext()))
+        nowhere = plexus("inspect", str(self.repository), "--svg", str(self.folder / "no" / "p.svg"))
+        self.assertEqual(nowhere.returncode, 1)
+        self.assertIn("cannot write", nowhere.stderr)
 
     def test_inspect_and_compile(self):
         done = plexus("inspect", MODEL, "--shape", "x=8", "--json")

@@ -49,6 +49,8 @@ int Serve(const ServeFlags& flags);
 struct InspectFlags {
   std::string path;
   std::vector<std::string> shapes;
+  std::vector<std::string> diff;   // inspect only: two pipelines, or none
+  std::string dot_path, svg_path;  // inspect only
   RuntimeFlags runtime;
   bool json = false;
 };

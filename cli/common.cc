@@ -1,7 +1,6 @@
 #include "cli/common.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 
 namespace plexus::cli {
@@ -22,22 +21,9 @@ RuntimeOptions ToOptions(const RuntimeFlags& flags) {
 Result<std::map<std::string, Shape>> ParseShapes(const std::vector<std::string>& texts) {
   std::map<std::string, Shape> shapes;
   for (const std::string& text : texts) {
-    const size_t equals = text.rfind('=');
-    const std::string name = equals == std::string::npos ? "" : text.substr(0, equals);
-    const char* at = text.data() + (equals == std::string::npos ? 0 : equals + 1);
-    const char* const end = text.data() + text.size();
-    Shape shape;
-    while (at != end) {
-      int64_t dim = 0;
-      const auto parsed = std::from_chars(at, end, dim);
-      const bool more = parsed.ptr != end && *parsed.ptr == ',' && parsed.ptr + 1 != end;
-      if (parsed.ec != std::errc() || dim < 0 || (parsed.ptr != end && !more)) {
-        return InvalidArgumentError("--shape " + text + ": expected NAME=1,3,224,224");
-      }
-      shape.push_back(dim);
-      at = parsed.ptr + (more ? 1 : 0);
-    }
-    if (!shapes.emplace(name, std::move(shape)).second) {
+    Result<NamedShape> shape = ParseNamedShape(text);
+    if (!shape.ok()) return InvalidArgumentError("--shape " + text + ": expected NAME=1,3,224,224");
+    if (!shapes.emplace(shape->name, std::move(shape->shape)).second) {
       return InvalidArgumentError("--shape " + text + ": given twice");
     }
   }

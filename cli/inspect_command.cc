@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <tuple>
 
 #include "base/json_writer.h"
 #include "cli/commands.h"
@@ -6,6 +7,8 @@
 #include "cli/inspect_text.h"
 #include "cli/targets.h"
 #include "graph/constant_store.h"
+#include "paths/drawing.h"
+#include "serve/path_index.h"
 
 namespace plexus::cli {
 namespace {
@@ -138,8 +141,8 @@ void WriteTarget(const Target& target, const Inspection& inspection, JsonWriter&
 }
 
 // Text goes out target by target: a large repository takes a while.
-bool InspectAll(const std::vector<Target>& targets, const Shapes& shapes, Runtime& runtime,
-                bool as_json) {
+bool InspectAll(const std::vector<Target>& targets, const Shapes& shapes, const PathIndex& index,
+                Runtime& runtime, bool as_json) {
   std::string text;
   JsonWriter json(&text);
   json.BeginObject();
@@ -163,6 +166,9 @@ bool InspectAll(const std::vector<Target>& targets, const Shapes& shapes, Runtim
     }
   }
   json.EndArray();
+  const PathSummary paths = index.Summary(shapes);
+  json.Key("paths");
+  WriteSummary(paths, json);
   const ConstantStore::Stats store = ConstantStore::Get().GetStats();
   json.Key("stored_constant_bytes").Uint(store.plain_bytes);
   json.Key("packed_constant_bytes").Uint(store.derived_bytes);
@@ -176,8 +182,53 @@ bool InspectAll(const std::vector<Target>& targets, const Shapes& shapes, Runtim
                 HumanBytes(static_cast<double>(store.plain_bytes)).c_str(),
                 HumanBytes(static_cast<double>(store.derived_bytes)).c_str(),
                 HumanBytes(static_cast<double>(store.shared_bytes)).c_str());
+    if (paths.pipelines > 1) PrintPaths(paths);
   }
   return ok;
+}
+
+Status WriteFile(const std::string& path, const std::string& text) {
+  std::FILE* file = std::fopen(path.c_str(), "w");
+  if (file == nullptr) return InvalidArgumentError("cannot write '" + path + "'");
+  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  if (std::fclose(file) != 0 || !written) {
+    return InvalidArgumentError("cannot write all of '" + path + "'");
+  }
+  return OkStatus();
+}
+
+Status WriteDrawings(const PathIndex& index, const Shapes& shapes, const InspectFlags& flags) {
+  if (flags.dot_path.empty() && flags.svg_path.empty()) return OkStatus();
+  const PathSummary paths = index.Summary(shapes);
+  if (!flags.dot_path.empty()) PLEXUS_RETURN_IF_ERROR(WriteFile(flags.dot_path, DrawDot(paths)));
+  if (!flags.svg_path.empty()) PLEXUS_RETURN_IF_ERROR(WriteFile(flags.svg_path, DrawSvg(paths)));
+  return OkStatus();
+}
+
+// Why `flags.diff`'s second pipeline does not use all that the first one does, and the other way
+// about.
+int ShowDifference(const PathIndex& index, const InspectFlags& flags) {
+  const std::string &a = flags.diff[0], &b = flags.diff[1];
+  const Result<std::string> there = index.FirstDifference(a, b);
+  const Result<std::string> back = index.FirstDifference(b, a);
+  if (!there.ok()) return Fail(there.status());
+  if (!back.ok()) return Fail(back.status());
+  if (flags.json) {
+    std::string text;
+    JsonWriter json(&text);
+    WriteDifference(a, b, *there, *back, json);
+    std::printf("%s\n", text.c_str());
+    return kExitOk;
+  }
+  for (const auto& [from, to, why] : {std::tuple{&a, &b, &*there}, std::tuple{&b, &a, &*back}}) {
+    if (why->empty()) {
+      std::printf("all that '%s' computes, '%s' computes too\n", from->c_str(), to->c_str());
+    } else {
+      std::printf("'%s' leaves what it shares with '%s' at\n  %s\n", from->c_str(), to->c_str(),
+                  why->c_str());
+    }
+  }
+  return kExitOk;
 }
 
 }  // namespace
@@ -191,7 +242,16 @@ int Inspect(const InspectFlags& flags) {
   if (!targets.ok()) return Fail(targets.status());
   const Status known = CheckShapes(*targets, *shapes);
   if (!known.ok()) return FailUsage("inspect", known.message());
-  return InspectAll(*targets, *shapes, **runtime, flags.json) ? kExitOk : kExitFailure;
+  PathIndex index;
+  std::vector<ServablePtr> loaded;
+  for (const Target& target : *targets) {
+    if (target.servable != nullptr) loaded.push_back(target.servable);
+  }
+  index.Update(loaded);
+  const Status drawn = WriteDrawings(index, *shapes, flags);
+  if (!drawn.ok()) return Fail(drawn);
+  if (!flags.diff.empty()) return ShowDifference(index, flags);
+  return InspectAll(*targets, *shapes, index, **runtime, flags.json) ? kExitOk : kExitFailure;
 }
 
 }  // namespace plexus::cli

@@ -153,6 +153,25 @@ void PrintNotes(const Trial& trial, size_t regions) {
   }
 }
 
+std::string Mflop(const SegmentSummary& segment) {
+  if (!segment.flops) return "?";
+  char text[48];
+  std::snprintf(text, sizeof(text), "%s%.2f",
+                segment.flops_complete ? "" : ">= ", *segment.flops / 1e6);
+  return text;
+}
+
+std::string Users(const SegmentSummary& segment, const PathSummary& paths) {
+  constexpr size_t kNamed = 4;
+  if (segment.pipelines.size() == paths.pipelines && paths.pipelines > 2) return "all";
+  std::string text;
+  for (size_t i = 0; i < segment.pipelines.size(); ++i) {
+    if (i == kNamed) return text + ", " + std::to_string(segment.pipelines.size() - i) + " more";
+    text += (i == 0 ? "" : ", ") + segment.pipelines[i];
+  }
+  return text;
+}
+
 }  // namespace
 
 Totals Sum(const std::vector<ProgramPtr>& programs) {
@@ -218,6 +237,29 @@ void PrintSummary(const std::vector<Target>& targets, const std::vector<Inspecti
     std::printf(" %8zu %8zu %10.2f %11s %11s\n", totals.regions, totals.kernels, totals.flops / 1e6,
                 HumanTime(totals.estimated).c_str(), Bytes(totals.arena_bytes).c_str());
   }
+}
+
+void PrintPaths(const PathSummary& paths) {
+  std::printf("\nshared paths: %zu pipelines in %zu segments\n\n", paths.pipelines,
+              paths.segments.size());
+  std::vector<std::vector<std::string>> rows = {
+      {"segment", "users", "calls", "nodes", "weights", "MFLOP", "batch", "pipelines"}};
+  for (const SegmentSummary& segment : paths.segments) {
+    rows.push_back({segment.name, std::to_string(segment.pipelines.size()),
+                    std::to_string(segment.calls), std::to_string(segment.nodes),
+                    Bytes(segment.constant_bytes), Mflop(segment),
+                    segment.segment->batchable ? "yes" : "no", Users(segment, paths)});
+  }
+  PrintTable(rows);
+  std::printf("\n  weights     %s held, %s more without sharing\n",
+              Bytes(paths.constant_bytes).c_str(), Bytes(paths.constant_bytes_saved).c_str());
+  std::printf(
+      "  work        %.2f MFLOP for one request to each, %.2f fewer when equally named\n"
+      "              inputs are equal%s\n",
+      paths.flops / 1e6, paths.flops_saved / 1e6,
+      paths.flops_complete ? ""
+                           : "; not counted: what depends on data, and on inputs of open "
+                             "size (--shape)");
 }
 
 }  // namespace plexus::cli

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/targets.h"
+#include "paths/summary.h"
 
 namespace plexus::cli {
 
@@ -31,5 +32,7 @@ Totals Sum(const std::vector<ProgramPtr>& programs);
 // To stdout; what failed is the caller's to tell.
 void PrintTarget(const Target& target, const Inspection& inspection);
 void PrintSummary(const std::vector<Target>& targets, const std::vector<Inspection>& inspections);
+// What pipelines share: a table of segments and what sharing saves.
+void PrintPaths(const PathSummary& paths);
 
 }  // namespace plexus::cli

@@ -240,6 +240,19 @@ CLI::App* AddInspect(CLI::App& app, const char* name, const char* description,
   return c;
 }
 
+void AddPathFlags(CLI::App* command, InspectFlags* flags) {
+  command
+      ->add_option("--diff", flags->diff,
+                   "A B: only the first thing that keeps two pipelines of a repository apart")
+      ->expected(2)
+      ->type_name("NAME");
+  command
+      ->add_option("--dot", flags->dot_path, "Write the merged paths of all pipelines for Graphviz")
+      ->type_name("FILE");
+  command->add_option("--svg", flags->svg_path, "Write the merged paths as a picture")
+      ->type_name("FILE");
+}
+
 CLI::App* AddInfer(CLI::App& app, InferFlags* flags) {
   CLI::App* c = app.add_subcommand("infer", "Send one request to a model or pipeline");
   c->add_option("NAME", flags->name, "Model or pipeline, NAME or NAME/VERSION")
@@ -390,7 +403,9 @@ int Main(int argc, char** argv) {
   std::string log_level = "info";
   CLI::App* serve_command = AddServe(app, &serve);
   CLI::App* inspect_command = AddInspect(
-      app, "inspect", "Show a model's graph, regions, kernels, memory and FLOPs", &inspect);
+      app, "inspect", "Show graphs, regions, kernels, memory, FLOPs, and what pipelines share",
+      &inspect);
+  AddPathFlags(inspect_command, &inspect);
   CLI::App* compile_command = AddInspect(
       app, "compile", "Compile for the given shapes and show how long it takes", &compile);
   CLI::App* infer_command = AddInfer(app, &infer);

@@ -31,6 +31,7 @@ HttpResponse WrongMethod(const HttpRequest& request, const char* allowed) {
 
 std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respond) {
   if (request.path == "/trace") return trace_.Handle(std::move(request), std::move(respond));
+  if (request.path == "/paths") return paths_.Handle(std::move(request), std::move(respond));
   if (request.path == "/policy") {
     respond(Policy(request));
   } else if (request.path == "/tenants") {
@@ -39,7 +40,7 @@ std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respo
     respond(request.method == "GET" ? Stats() : WrongMethod(request, "GET"));
   } else {
     respond(ErrorResponse(NotFoundError("no such path: " + request.path.substr(0, 200) +
-                                        "; there are /policy, /tenants, /stats, /trace")));
+                                        "; there are /policy, /tenants, /stats, /trace, /paths")));
   }
   return nullptr;
 }

@@ -5,19 +5,20 @@
 #include "pipeline/runtime.h"
 #include "serve/http.h"
 #include "serve/http_server.h"
+#include "serve/paths_api.h"
 #include "serve/tenants.h"
 #include "serve/trace_api.h"
 
 namespace plexus {
 
 // GET /policy, POST /policy?name=NAME or {"policy":"NAME"}; GET /tenants, PUT or POST
-// /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}; GET /stats; and
-// /trace (TraceApi). Thread-safe.
+// /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}; GET /stats;
+// /trace (TraceApi) and /paths (PathsApi). Thread-safe.
 class AdminApi : public HttpHandler {
  public:
   // Borrows all.
-  AdminApi(Runtime& runtime, const HttpServer& http, TenantTable& tenants)
-      : runtime_(runtime), http_(http), tenants_(tenants), trace_(runtime) {}
+  AdminApi(Runtime& runtime, const HttpServer& http, TenantTable& tenants, const PathIndex& paths)
+      : runtime_(runtime), http_(http), tenants_(tenants), trace_(runtime), paths_(paths) {}
 
   std::shared_ptr<CancelToken> Handle(HttpRequest request, Respond respond) override;
 
@@ -33,6 +34,7 @@ class AdminApi : public HttpHandler {
   const HttpServer& http_;
   TenantTable& tenants_;
   TraceApi trace_;
+  PathsApi paths_;
 };
 
 }  // namespace plexus

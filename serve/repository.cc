@@ -303,6 +303,7 @@ Status ModelRepository::LoadAll() {
     }
   }
   imported_.clear();
+  changed_();
   return OkStatus();
 }
 
@@ -333,12 +334,16 @@ Status ModelRepository::Load(const std::string& name) {
     }
   }
   imported_.clear();
-  std::lock_guard lock(mutex_);
-  if (!status.ok()) {
-    entries_[name].failure = status.message();
-    return status;
+  {
+    std::lock_guard lock(mutex_);
+    if (!status.ok()) {
+      entries_[name].failure = status.message();
+      return status;
+    }
+    // What was there is destroyed after the lock is released.
+    for (auto& [fresh_name, entry] : fresh) std::swap(entries_[fresh_name], entry);
   }
-  for (auto& [fresh_name, entry] : fresh) entries_[fresh_name] = std::move(entry);
+  changed_();
   return OkStatus();
 }
 
@@ -346,7 +351,7 @@ Status ModelRepository::Unload(const std::string& name, bool unload_dependents) 
   std::lock_guard loading(loading_mutex_);
   // Destroyed after the lock is released: the last reference may free much memory.
   std::vector<Entry> dropped;
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end() || it->second.versions.empty()) {
     return NotFoundError("'" + name + "' is not loaded");
@@ -361,6 +366,8 @@ Status ModelRepository::Unload(const std::string& name, bool unload_dependents) 
     dropped.push_back(std::move(entries_[each]));
     entries_[each] = Entry{{}, "unloaded"};
   }
+  lock.unlock();
+  changed_();
   return OkStatus();
 }
 

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -63,6 +64,10 @@ class ModelRepository {
   // measured. For tools that look at models; before the first load.
   void SkipRuns() { skip_runs_ = true; }
 
+  // Called after every change of what is loaded, one call at a time, from the thread that made it.
+  // It may look things up here. Before the first load.
+  void OnChange(std::function<void()> changed) { changed_ = std::move(changed); }
+
   // kNotFound or kPermissionDenied when the folder cannot be listed.
   Status CheckReadable() const;
 
@@ -116,6 +121,7 @@ class ModelRepository {
   const std::filesystem::path root_;
   Runtime& runtime_;
   bool skip_runs_ = false;
+  std::function<void()> changed_ = [] {};
   std::atomic<bool> stopping_{false};
   std::mutex loading_mutex_;                  // serialises loads and unloads; taken before mutex_
   std::map<std::string, GraphPtr> imported_;  // during one load only; guarded by loading_mutex_

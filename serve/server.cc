@@ -20,7 +20,7 @@ Server::Server(Runtime& runtime, const ServerOptions& options)
     : repository_(options.repository, runtime),
       http_(options.http, runtime.clock()),
       api_(runtime, repository_, tenants_, ApiOptions(options)),
-      admin_(runtime, http_, tenants_) {}
+      admin_(runtime, http_, tenants_, paths_) {}
 
 Result<std::unique_ptr<Server>> Server::Start(Runtime& runtime, const ServerOptions& options,
                                               std::function<void()> loaded) {
@@ -42,6 +42,11 @@ Result<std::unique_ptr<Server>> Server::Start(Runtime& runtime, const ServerOpti
     PLEXUS_ASSIGN_OR_RETURN(
         server->admin_port_,
         server->http_.Listen("127.0.0.1", *options.admin_port, &server->admin_));
+  }
+  if (options.admin_port) {  // nobody else asks what is shared
+    ModelRepository& repository = server->repository_;
+    repository.OnChange(
+        [&repository, &paths = server->paths_] { paths.Update(repository.Loaded()); });
   }
   server->api_.LoadRepository(std::move(loaded));
   return server;

@@ -10,6 +10,7 @@
 #include "pipeline/runtime.h"
 #include "serve/admin_api.h"
 #include "serve/http_server.h"
+#include "serve/path_index.h"
 #include "serve/repository.h"
 #include "serve/tenants.h"
 #include "serve/v2_api.h"
@@ -47,6 +48,7 @@ class Server {
  private:
   Server(Runtime& runtime, const ServerOptions& options);
 
+  PathIndex paths_;  // before the repository, whose loads tell it
   ModelRepository repository_;
   TenantTable tenants_;
   HttpServer http_;  // before the handlers: their last answers go through it
