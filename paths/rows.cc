@@ -18,12 +18,15 @@ namespace {
 constexpr std::array<std::array<int64_t, 2>, 4> kExtents = {
     {{96, 64}, {1000, 1500}, {50'000, 70'001}, {400'000, 500'009}}};
 constexpr std::array<int64_t, 2> kRows = {2, 3};
+// Where nothing but rows is open one run is enough: what is a multiple of this prime comes from
+// them.
+constexpr int64_t kManyRows = 1009;
 
 using Shapes = std::vector<std::optional<Shape>>;  // per value
 
 struct Trial {
   Shapes shapes;
-  std::unordered_map<std::string, double> flops;  // by node
+  std::unordered_map<std::string, double> flops;  // by node, for all rows
 };
 
 // A first dimension of several is rows; dimensions of one symbol are equal.
@@ -75,6 +78,13 @@ std::optional<Trial> Run(const Graph& graph, const std::vector<KnownInput>& inpu
   return trial;
 }
 
+bool HasOpenRows(const Graph& graph) {
+  return std::any_of(graph.inputs().begin(), graph.inputs().end(), [&](ValueId id) {
+    const std::vector<SymbolicDim>& dims = graph.value(id).shape.dims;
+    return dims.size() > 1 && !dims[0].value;
+  });
+}
+
 bool HasOpenSizes(const Graph& graph) {
   return std::any_of(graph.inputs().begin(), graph.inputs().end(), [&](ValueId id) {
     const std::vector<SymbolicDim>& dims = graph.value(id).shape.dims;
@@ -102,6 +112,16 @@ SymbolicShape Common(const std::optional<Shape>& a, const std::optional<Shape>& 
   return shape;
 }
 
+SymbolicShape WithoutRows(const std::optional<Shape>& shape) {
+  SymbolicShape out;
+  if (!shape) return out;
+  out = SymbolicShape::FromConcrete(*shape);
+  for (SymbolicDim& dim : out.dims) {
+    if (*dim.value % kManyRows == 0) dim = {std::nullopt, "d" + std::to_string(*dim.value)};
+  }
+  return out;
+}
+
 }  // namespace
 
 void AnalyzeRows(UnitGraph* units, const Evaluator& evaluator) {
@@ -111,24 +131,31 @@ void AnalyzeRows(UnitGraph* units, const Evaluator& evaluator) {
     if (!value.shape.has_rank || DTypeSizeBytes(value.dtype) == 0) return;
   }
   std::optional<Trial> first, second;
-  const size_t tries = HasOpenSizes(graph) ? kExtents.size() : 1;
-  for (size_t t = 0; t < tries && !second; ++t) {
-    first = Run(graph, Inputs(graph, kRows[0], kExtents[t][0]), evaluator);
-    if (first) second = Run(graph, Inputs(graph, kRows[1], kExtents[t][1]), evaluator);
+  int64_t rows = kRows[0];
+  if (HasOpenSizes(graph)) {
+    for (size_t t = 0; t < kExtents.size() && !second; ++t) {
+      first = Run(graph, Inputs(graph, kRows[0], kExtents[t][0]), evaluator);
+      if (first) second = Run(graph, Inputs(graph, kRows[1], kExtents[t][1]), evaluator);
+    }
+    if (!second) return;
+  } else {
+    rows = kManyRows;
+    first = Run(graph, Inputs(graph, kManyRows, 0), evaluator);
+    if (!first) return;
   }
-  if (!first || !second) return;
+  if (!HasOpenRows(graph)) rows = 1;
   units->shapes.resize(graph.num_values());
   for (size_t v = 0; v < graph.num_values(); ++v) {
-    if (!graph.values()[v].IsConstant()) {
-      units->shapes[v] = Common(first->shapes[v], second->shapes[v]);
-    }
+    if (graph.values()[v].IsConstant()) continue;
+    units->shapes[v] =
+        second ? Common(first->shapes[v], second->shapes[v]) : WithoutRows(first->shapes[v]);
   }
   std::vector<std::vector<uint32_t>> nodes;
   for (Unit& unit : units->units) {
     nodes.push_back(unit.nodes);
     for (uint32_t n : unit.nodes) {
       const auto it = first->flops.find(graph.nodes()[n].name);
-      if (it != first->flops.end()) unit.flops += it->second;
+      if (it != first->flops.end()) unit.flops += it->second / static_cast<double>(rows);
     }
   }
   RowWalk walk = WalkRows(graph, nodes, first->shapes);

@@ -35,7 +35,7 @@ struct Unit {
   // Set by AnalyzeRows; without it every unit mixes rows for an unknown reason.
   bool rows = false;        // keeps rows apart (WalkRows)
   std::string why_no_rows;  // where not
-  double flops = 0;         // on inputs of a usual size
+  double flops = 0;         // of a row, on inputs of a usual size
 };
 
 // One pipeline, analysed by itself; nothing here depends on what else is loaded.

@@ -81,7 +81,7 @@ class RowProver {
  public:
   // `unknown_extent`: what the first unknown dimension is taken to be, the next twice that, ...
   RowProver(const Graph& graph, int64_t unknown_extent)
-      : graph_(graph), names_(graph), unknown_extent_(unknown_extent) {}
+      : graph_(graph), unknown_extent_(unknown_extent) {}
 
   // Takes in the constants; before everything else, once.
   void Begin();
@@ -119,8 +119,11 @@ class RowProver {
   void MarkShapes();
 
   const Graph& graph_;
-  Graph result_;
-  NameTable names_;
+  Graph& Rewritten();  // a copy of the graph, made when it is first written to
+  std::string Fresh(const std::string& wanted);
+
+  std::optional<Graph> result_;
+  std::optional<NameTable> names_;
   const int64_t unknown_extent_;
   std::vector<std::pair<std::string, int64_t>> unknown_;  // symbol and its stand-in
   std::deque<RowValue> values_;  // by value of result_; rules hold pointers while it grows

@@ -215,8 +215,17 @@ Status RowProver::CheckOutputs() const {
   return OkStatus();
 }
 
+Graph& RowProver::Rewritten() {
+  if (!result_) result_ = graph_;
+  return *result_;
+}
+
+std::string RowProver::Fresh(const std::string& wanted) {
+  if (!names_) names_.emplace(graph_);
+  return names_->Fresh(wanted);
+}
+
 void RowProver::Begin() {
-  result_ = graph_;
   values_.resize(graph_.num_values());
   for (size_t v = 0; v < graph_.num_values(); ++v) {
     const Value& value = graph_.values()[v];
@@ -242,7 +251,7 @@ void RowProver::PutInts(Node& node, size_t input, const std::vector<int64_t>& va
   ConstantPtr constant = ConstantStore::Get().Intern(Tensor::VectorInt64(values));
   RowValue known = OfConstant(*constant);
   if (node.inputs.size() <= input) node.inputs.resize(input + 1);
-  node.inputs[input] = result_.AddConstant(names_.Fresh(node.name + "/rows"), std::move(constant));
+  node.inputs[input] = Rewritten().AddConstant(Fresh(node.name + "/rows"), std::move(constant));
   values_.push_back(std::move(known));
 }
 
@@ -254,7 +263,7 @@ void RowProver::ExpandRows(Node& node, size_t input, int64_t axis, size_t like) 
   const std::string base = node.name + "/expand" + std::to_string(input);
   const auto add = [&](const char* what, DType dtype) {
     values_.emplace_back();
-    return result_.AddValue({names_.Fresh(base + "/" + what), dtype, {}, nullptr});
+    return Rewritten().AddValue({Fresh(base + "/" + what), dtype, {}, nullptr});
   };
   const auto emit = [&](const char* op, std::vector<ValueId> inputs, ValueId output) {
     kept_.push_back(
@@ -285,7 +294,7 @@ void RowProver::ExpandRows(Node& node, size_t input, int64_t axis, size_t like) 
 void RowProver::MarkShapes() {
   for (size_t v = 0; v < values_.size(); ++v) {
     if (!values_[v].HasRows()) continue;
-    SymbolicShape& shape = result_.value(ValueId(static_cast<uint32_t>(v))).shape;
+    SymbolicShape& shape = Rewritten().value(ValueId(static_cast<uint32_t>(v))).shape;
     if (!shape.has_rank || static_cast<int64_t>(shape.dims.size()) != values_[v].rank()) {
       shape = SymbolicShape();
       continue;
@@ -297,10 +306,10 @@ void RowProver::MarkShapes() {
 }
 
 Graph RowProver::TakeResult() {
-  result_.nodes() = std::move(kept_);
+  Rewritten().nodes() = std::move(kept_);
   MarkShapes();
-  result_.RemoveDead();
-  return std::move(result_);
+  result_->RemoveDead();
+  return std::move(*result_);
 }
 
 }  // namespace row_rules
