@@ -360,6 +360,8 @@ void CollectConstants(const Graph& graph, const Node& node, ConstantSet* out) {
   }
 }
 
+bool IsDeterministic(const Graph& graph) { return !HoldsRandom(graph); }
+
 UnitGraph MakeUnits(std::string pipeline, const GraphPtr& graph) {
   return UnitBuilder(std::move(pipeline), *graph).Build();
 }

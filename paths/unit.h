@@ -57,6 +57,9 @@ struct UnitGraph {
   std::vector<bool> proper;
 };
 
+// Whether equal inputs give equal outputs: no random operator, in bodies neither.
+bool IsDeterministic(const Graph& graph);
+
 // `graph` is prepared and marked (MarkFusionGroups).
 UnitGraph MakeUnits(std::string pipeline, const GraphPtr& graph);
 

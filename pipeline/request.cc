@@ -179,6 +179,7 @@ void Request::Cancel(Status why) {
     job = job_;
   }
   if (job.valid()) env_.dispatcher.Cancel(job, std::move(why));
+  LeaveFlight();
 }
 
 Status Request::CheckAlive() const {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -14,6 +15,8 @@
 #include "base/status.h"
 #include "base/trace.h"
 #include "device/device.h"
+#include "pipeline/flights.h"
+#include "pipeline/path_book.h"
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
 #include "pipeline/runtime.h"
@@ -26,6 +29,7 @@ namespace plexus {
 struct RequestEnvironment {
   Dispatcher& dispatcher;
   PlanCache& plans;
+  FlightTable& flights;
   const Evaluator& evaluator;  // at request time
   const Evaluator& folding;    // while planning
   Compiler& compiler;
@@ -55,7 +59,14 @@ class Request : public CancelToken,
 
   // Runs `graph` on `inputs` (one per graph input, checked by the caller for the root graph).
   Task<Result<Tensors>> RunGraph(PlannedGraphPtr graph, Tensors inputs, int depth);
+  // The same, unless another request is at it already: then waits for what that one gets. For
+  // graphs whose outputs depend on the inputs alone.
+  Task<Result<Tensors>> RunShared(PlannedGraphPtr graph, Tensors inputs);
+  // The executable's calls one after the other, each shared with whoever is at the same.
+  Task<Result<Tensors>> RunPath(RunPathPtr path, Tensors inputs);
 
+  // What it took so far, without waiting: its jobs as ExpectedTime counts them, its host steps.
+  Duration spent() const { return spent_; }
   TimePoint first_submit() const { return first_submit_.load(std::memory_order_relaxed); }
   // What its values outside arenas are charged to; they may outlive the request.
   const std::shared_ptr<MemoryBudget>& memory() const { return memory_; }
@@ -64,9 +75,11 @@ class Request : public CancelToken,
   struct PlanAwaiter;
   struct JobAwaiter;
   struct HostPoolAwaiter;
+  struct FlightAwaiter;
 
   void OnJobDone(JobId job, Status status, JobBuffers buffers) override;
   Status CheckAlive() const;  // the reason once cancelled or timed out
+  void LeaveFlight();         // goes on at once, with the reason of the cancellation
 
   // The request's own work on this thread; none of them suspends.
   Result<Tensors> AllocateOutputs(const Program& program) const;
@@ -103,9 +116,10 @@ class Request : public CancelToken,
   std::atomic<TimePoint> first_submit_{TimePoint{}};  // for the timings: orders nothing
 
   std::atomic<bool> cancelled_{false};
-  mutable std::mutex mutex_;  // guards cancel_reason_ and job_
+  mutable std::mutex mutex_;  // guards cancel_reason_, job_ and boarded_
   Status cancel_reason_;
   JobId job_;
+  std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
 
   // Hand-over from OnJobDone to the coroutine that waits for it.
   std::coroutine_handle<> waiting_;

@@ -9,10 +9,13 @@
 #include "device/cpu/cpu_compiler.h"
 #include "device/cpu/cpu_device.h"
 #include "device/cpu/vision/vision_ops.h"
+#include "paths/merge.h"
+#include "paths/unit.h"
 #include "pipeline/folding_evaluator.h"
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
 #include "pipeline/request.h"
+#include "pipeline/share_history.h"
 #include "pipeline/static_check.h"
 #include "profile/profile_store.h"
 #include "program/reference/reference.h"
@@ -26,9 +29,19 @@ constexpr uint32_t kBuildThreads = 2;
 
 class LoadedGraph : public Executable {
  public:
-  LoadedGraph(std::string name, PlannedGraphPtr planned, PlanCache& plans)
-      : name_(std::move(name)), planned_(std::move(planned)), plans_(plans) {}
-  ~LoadedGraph() override { plans_.Drop(planned_->id); }
+  LoadedGraph(std::string name, PlannedGraphPtr planned, PlanCache& plans, PathBook& book)
+      : deterministic(IsDeterministic(planned->graph)),
+        name_(std::move(name)),
+        planned_(std::move(planned)),
+        plans_(plans),
+        book_(book) {}
+  ~LoadedGraph() override {
+    book_.Remove(planned_->id);
+    plans_.Drop(planned_->id);
+  }
+
+  const bool deterministic;  // equal inputs give equal outputs
+  mutable ShareHistory history;
 
   const std::string& name() const override { return name_; }
   const Graph& graph() const override { return planned_->graph; }
@@ -52,6 +65,7 @@ class LoadedGraph : public Executable {
   const std::string name_;
   const PlannedGraphPtr planned_;
   PlanCache& plans_;
+  PathBook& book_;
   mutable std::mutex mutex_;  // guards programs_
   std::vector<std::weak_ptr<const Program>> programs_;
 };
@@ -245,9 +259,13 @@ class CpuRuntime : public Runtime {
         dispatcher_(device_, std::move(policy), clock_, &profiles_,
                     options.tracing ? &trace_ : nullptr, Limits(options)),
         plans_(options.program_cache_bytes, kBuildThreads),
+        flights_(options.share_across_tenants),
+        book_([this] { plans_.Post([this] { book_.Refresh(); }); },
+              [this](uint64_t graph_id) { plans_.Drop(graph_id); }),
         housekeeper_(dispatcher_, device_, clock_),
         environment_{dispatcher_,
                      plans_,
+                     flights_,
                      ReferenceEvaluator::Get(),
                      folding_,
                      compiler_,
@@ -280,15 +298,25 @@ class CpuRuntime : public Runtime {
   Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
                              const CompileOptions& compile) override {
     PLEXUS_ASSIGN_OR_RETURN(Graph prepared, PrepareGraph(*graph, folding_));
-    PLEXUS_RETURN_IF_ERROR(
-        InferStatically(prepared, std::max(options_.arena_budget_bytes, ValueMemoryBytes(options_)))
-            .status());
-    CompileOptions named = compile;
-    named.name = name;
-    auto planned = std::make_shared<const PlannedGraph>(std::move(prepared), named);
-    auto loaded = std::make_shared<LoadedGraph>(name, std::move(planned), plans_);
-    compiler_.SetOwner(name, loaded);
-    return ExecutablePtr(std::move(loaded));
+    return LoadPrepared(name, std::move(prepared), compile);
+  }
+
+  Result<ExecutablePtr> LoadGroup(const std::string& name,
+                                  std::span<const ExecutablePtr> members) override {
+    std::vector<MergePart> parts;
+    CompileOptions compile;
+    for (const ExecutablePtr& member : members) {
+      const PlannedGraphPtr& planned = static_cast<const LoadedGraph&>(*member).planned();
+      if (parts.empty()) compile = planned->options;
+      if (planned->options.precision != compile.precision) {
+        return InvalidArgumentError("'" + parts[0].name + "' and '" + member->name() +
+                                    "' run in different precision: they cannot run as one");
+      }
+      // Shares ownership with the plan.
+      parts.push_back({member->name(), GraphPtr(planned, &planned->graph)});
+    }
+    PLEXUS_ASSIGN_OR_RETURN(Graph merged, MergeGraphs(name, parts));
+    return LoadPrepared(name, std::move(merged), compile);
   }
 
   std::shared_ptr<CancelToken> Start(ExecutablePtr executable, std::vector<Tensor> inputs,
@@ -337,11 +365,29 @@ class CpuRuntime : public Runtime {
     return {s.plans, s.bytes, s.hits, s.misses, s.evictions};
   }
 
+  SharingStats sharing_stats() const override {
+    const FlightTable::Stats flights = flights_.stats();
+    return {flights.led, flights.joined, book_.num_paths()};
+  }
+
   std::vector<ProgramPtr> Programs(const ExecutablePtr& executable) const override {
     return static_cast<const LoadedGraph&>(*executable).Programs();
   }
 
  private:
+  Result<ExecutablePtr> LoadPrepared(const std::string& name, Graph prepared,
+                                     CompileOptions compile) {
+    PLEXUS_RETURN_IF_ERROR(
+        InferStatically(prepared, std::max(options_.arena_budget_bytes, ValueMemoryBytes(options_)))
+            .status());
+    compile.name = name;
+    auto planned = std::make_shared<const PlannedGraph>(std::move(prepared), compile);
+    auto loaded = std::make_shared<LoadedGraph>(name, planned, plans_, book_);
+    compiler_.SetOwner(name, loaded);
+    if (options_.share_work) book_.Add(planned);
+    return ExecutablePtr(std::move(loaded));
+  }
+
   static size_t ValueMemoryBytes(const RuntimeOptions& options) {
     return options.value_memory_bytes != 0 ? options.value_memory_bytes : PhysicalMemoryBytes() / 2;
   }
@@ -392,8 +438,7 @@ class CpuRuntime : public Runtime {
     result.status = std::move(checked);
     if (result.status.ok()) result.status = CheckInputs(loaded.graph(), inputs);
     if (result.status.ok()) {
-      Result<Tensors> outputs =
-          co_await answer->request()->RunGraph(loaded.planned(), std::move(inputs), 0);
+      Result<Tensors> outputs = co_await Walk(*answer->request(), loaded, std::move(inputs));
       result.status = outputs.status();
       if (outputs.ok()) result.outputs = std::move(*outputs);
     }
@@ -404,8 +449,28 @@ class CpuRuntime : public Runtime {
     if (--in_flight_ == 0) in_flight_zero_.notify_all();
   }
 
+  // The executable as a whole, or its path segment by segment where that is worth its cost: where
+  // requests of its family often come together.
+  Task<Result<Tensors>> Walk(Request& request, const LoadedGraph& loaded, Tensors inputs) {
+    const PlannedGraphPtr& whole = loaded.planned();
+    if (!options_.share_work || !loaded.deterministic) {
+      co_return co_await request.RunGraph(whole, std::move(inputs), 0);
+    }
+    const RunPathPtr path = book_.Find(whole->id);
+    if (path == nullptr) co_return co_await request.RunShared(whole, std::move(inputs));
+    const Companions::Stay stay(companions_, HashCombine(path->family, SampleHash(inputs)));
+    loaded.history.Met(stay.met());
+    if (stay.met() || loaded.history.WorthAPath(*path)) {
+      co_return co_await request.RunPath(path, std::move(inputs));
+    }
+    Result<Tensors> outputs = co_await request.RunShared(whole, std::move(inputs));
+    if (request.spent() > Duration{0}) loaded.history.TookWhole(request.spent());
+    co_return outputs;
+  }
+
   const RuntimeOptions options_;
   const Clock& clock_;
+  Companions companions_;
   TraceRecorder trace_;
   ProfileStore profiles_;
   CpuDevice device_;
@@ -413,6 +478,8 @@ class CpuRuntime : public Runtime {
   Dispatcher dispatcher_;
   const FoldingEvaluator folding_{ReferenceEvaluator::Get()};
   PlanCache plans_;
+  FlightTable flights_;
+  PathBook book_;
   Housekeeper housekeeper_;
   RequestEnvironment environment_;
   std::mutex in_flight_mutex_;  // guards in_flight_

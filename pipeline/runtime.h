@@ -32,6 +32,10 @@ struct RuntimeOptions {
   // requests together, 0: half of the memory; and of one request, 0: a quarter of that.
   size_t value_memory_bytes = 0;
   size_t request_memory_bytes = 0;
+  // Equal work that several requests want at once is done once, within a tenant and, if it is said,
+  // across tenants (who then may learn from the time it takes what others ask for).
+  bool share_work = true;
+  bool share_across_tenants = false;
   std::string profile_path;   // empty: learned times are not kept
   bool tracing = true;        // false: no recorder at all, to measure what one costs
   uint32_t trace_sample = 0;  // one request in so many is recorded all the time; 0: none
@@ -79,6 +83,12 @@ class Runtime {
   virtual Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
                                      const CompileOptions& options) = 0;
 
+  // Several executables on the same inputs as one that does equal work once (paths/merge.h, which
+  // says how inputs and outputs go together). The members may be unloaded meanwhile.
+  // kInvalidArgument when they want one input in two types, or differ in precision.
+  virtual Result<ExecutablePtr> LoadGroup(const std::string& name,
+                                          std::span<const ExecutablePtr> members) = 0;
+
   using Done = std::function<void(RunResult)>;
   // Starts a request; a deadline not after its arrival is kInvalidArgument. `done` is called once,
   // from any thread, and must not block. Inputs are checked against the graph (name order of
@@ -104,6 +114,12 @@ class Runtime {
     uint64_t hits = 0, misses = 0, evictions = 0;
   };
   virtual CacheStats cache_stats() const = 0;
+
+  struct SharingStats {
+    uint64_t led = 0, joined = 0;  // pieces of work done, and asked for while they were under way
+    size_t paths = 0;              // executables that share segments with others
+  };
+  virtual SharingStats sharing_stats() const { return {}; }
 
   // The programs that `executable` has compiled so far (plexus inspect).
   virtual std::vector<ProgramPtr> Programs(const ExecutablePtr& executable) const = 0;

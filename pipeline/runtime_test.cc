@@ -180,6 +180,55 @@ TEST_P(RuntimeTest, MapsABodyOverRowsOneByOneWhereRowsAreNotIndependent) {
   EXPECT_EQ(r.outputs[0].shape()[0], 0);
 }
 
+// A layer of all members, then one of its own, or what only a host step can do.
+ExecutablePtr Member(Runtime& runtime, const std::string& name, float own, bool host,
+                     Precision precision = Precision::kFloat32) {
+  GraphMaker g;
+  const auto weights = [&g](float scale) {
+    std::vector<float> values(32 * 32);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = scale * std::sin(static_cast<float>(i));
+    return g.Const(Floats({32, 32}, values));
+  };
+  ValueId v = g.Op("Relu", {g.Op("MatMul", {g.In("x", {-1, 32}), weights(1)})});
+  if (host)
+    v = g.Op("Cast", {g.Op("NonZero", {v}, DType::kInt64)}, DType::kFloat32, {{"to", int64_t{1}}});
+  else
+    v = g.Op("MatMul", {v, weights(own)});
+  g.Out(v);
+  CompileOptions options;
+  options.precision = precision;
+  return runtime.Load(name, g.Done(), options).value();
+}
+
+TEST_P(RuntimeTest, AGroupGivesWhatItsMembersGiveAlone) {
+  const std::vector<ExecutablePtr> members = {Member(*runtime_, "a", 2, false),
+                                              Member(*runtime_, "b", 3, false),
+                                              Member(*runtime_, "c", 0, true)};
+  const ExecutablePtr group = runtime_->LoadGroup("a,b,c", members).value();
+  EXPECT_EQ(group->graph().inputs().size(), 1u);
+  for (const int64_t rows : {1, 7}) {
+    std::vector<float> in(static_cast<size_t>(rows * 32));
+    for (size_t i = 0; i < in.size(); ++i) in[i] = std::cos(static_cast<float>(i));
+    const Tensor x = Floats({rows, 32}, in);
+    const RunResult together = runtime_->Run(group, {x});
+    ASSERT_TRUE(together.status.ok()) << together.status.ToString();
+    ASSERT_EQ(together.outputs.size(), 3u);
+    for (size_t m = 0; m < members.size(); ++m) {
+      const RunResult alone = runtime_->Run(members[m], {x});
+      ASSERT_TRUE(alone.status.ok()) << alone.status.ToString();
+      EXPECT_TRUE(TensorsEqual(together.outputs[m], alone.outputs[0])) << m;
+    }
+  }
+}
+
+TEST_P(RuntimeTest, AGroupRunsInOnePrecision) {
+  const std::vector<ExecutablePtr> members = {
+      Member(*runtime_, "a", 2, false), Member(*runtime_, "b", 3, false, Precision::kBFloat16)};
+  const Status status = runtime_->LoadGroup("a,b", members).status();
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("'a' and 'b'"), std::string::npos) << status.message();
+}
+
 TEST_P(RuntimeTest, ManyRequestsFromManyThreadsAllGetTheirOwnAnswer) {
   GraphMaker g;
   const ValueId x = g.In("x", {-1, 64});

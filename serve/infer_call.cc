@@ -34,7 +34,7 @@ InferCall::InferCall(const InferEnvironment& environment, ServablePtr servable, 
       attributes_(attributes),
       respond_(std::move(respond)),
       response_encoding_(ChooseEncoding(request_.accept_encoding)) {
-  Add(servable_->stats.pending, 1);
+  ForEachStats([](ServableStats& stats) { Add(stats.pending, 1); });
 }
 
 void InferCall::Begin() {
@@ -165,7 +165,7 @@ void InferCall::Finished(RunResult result) {
                               std::to_string(result.outputs.size()) + " outputs"));
   }
   // A model's declared sizes may be an example's; a pipeline's are its author's promise.
-  for (size_t i = 0; servable_->platform == "plexus_pipeline" && i < result.outputs.size(); ++i) {
+  for (size_t i = 0; servable_->platform != "onnx" && i < result.outputs.size(); ++i) {
     const Status fits = CheckDeclaredShape(servable_->outputs[i].shape, result.outputs[i].shape());
     if (fits.ok()) continue;
     return Fail(InternalError("pipeline '" + servable_->name + "': output '" +
@@ -192,15 +192,17 @@ void InferCall::Encode(const std::vector<Tensor>& outputs) {
   const TimePoint end = environment_.runtime.clock().Now();
   Trace(TraceKind::kEncode, begin, end, StatusCode::kOk);
   Trace(TraceKind::kRequest, attributes_.arrival, end, StatusCode::kOk);
-  ServableStats& stats = servable_->stats;
-  Add(stats.success, 1);
-  Add(stats.input_ns, input_time_);
-  Add(stats.queue_ns, timings_.queue);
-  Add(stats.compute_ns, timings_.compute);
-  Add(stats.output_ns, end - begin);
-  Add(stats.request_ns, end - attributes_.arrival);
-  stats.last_inference_ms.store(EpochMilliseconds(), std::memory_order_relaxed);
-  stats.pending.fetch_sub(1, std::memory_order_relaxed);
+  const uint64_t now_ms = EpochMilliseconds();
+  ForEachStats([&](ServableStats& stats) {
+    Add(stats.success, 1);
+    Add(stats.input_ns, input_time_);
+    Add(stats.queue_ns, timings_.queue);
+    Add(stats.compute_ns, timings_.compute);
+    Add(stats.output_ns, end - begin);
+    Add(stats.request_ns, end - attributes_.arrival);
+    stats.last_inference_ms.store(now_ms, std::memory_order_relaxed);  // counts order nothing
+    stats.pending.fetch_sub(1, std::memory_order_relaxed);
+  });
   std::exchange(respond_, nullptr)(std::move(*response));
 }
 
@@ -210,10 +212,11 @@ void InferCall::Fail(const Status& status) {
   }
   const TimePoint end = environment_.runtime.clock().Now();
   Trace(TraceKind::kRequest, attributes_.arrival, end, status.code());
-  ServableStats& stats = servable_->stats;
-  Add(stats.failure, 1);
-  Add(stats.failure_ns, end - attributes_.arrival);
-  stats.pending.fetch_sub(1, std::memory_order_relaxed);
+  ForEachStats([&](ServableStats& stats) {
+    Add(stats.failure, 1);
+    Add(stats.failure_ns, end - attributes_.arrival);
+    stats.pending.fetch_sub(1, std::memory_order_relaxed);
+  });
   HttpResponse response = ErrorResponse(status);
   if (body_too_large_) response.status = 413;
   std::exchange(respond_, nullptr)(std::move(response));

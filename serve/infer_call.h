@@ -45,6 +45,12 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
   // For traces: a span of this request; from arrival to now it is the request itself.
   void Trace(TraceKind kind, TimePoint begin, TimePoint end, StatusCode code) const;
   bool IsLarge(const std::vector<Tensor>& outputs) const;
+  // The servable's statistics, and those of a group's members.
+  template <typename Visit>
+  void ForEachStats(Visit visit) const {
+    visit(servable_->stats);
+    for (const ServablePtr& member : servable_->members) visit(member->stats);
+  }
 
   const InferEnvironment& environment_;
   const ServablePtr servable_;

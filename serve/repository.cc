@@ -11,6 +11,7 @@
 #include "graph/onnx/onnx_import.h"
 #include "pipeline/pipeline_file.h"
 #include "pipeline/static_check.h"
+#include "serve/group.h"
 #include "serve/output_error.h"
 
 namespace plexus {
@@ -21,6 +22,7 @@ namespace fs = std::filesystem;
 constexpr int kReadAttempts = 3;
 constexpr size_t kMaxTextBytes = 1 << 20;
 constexpr char kPipelines[] = "pipelines";
+constexpr size_t kKeptGroups = 64;
 
 bool IsServableName(const std::string& name) {
   return !name.empty() && name[0] != '.' && name.size() <= 255 &&
@@ -334,6 +336,7 @@ Status ModelRepository::Load(const std::string& name) {
     }
   }
   imported_.clear();
+  std::list<ServablePtr> stale;
   {
     std::lock_guard lock(mutex_);
     if (!status.ok()) {
@@ -342,6 +345,7 @@ Status ModelRepository::Load(const std::string& name) {
     }
     // What was there is destroyed after the lock is released.
     for (auto& [fresh_name, entry] : fresh) std::swap(entries_[fresh_name], entry);
+    stale = TakeStaleGroupsLocked();
   }
   changed_();
   return OkStatus();
@@ -351,6 +355,7 @@ Status ModelRepository::Unload(const std::string& name, bool unload_dependents) 
   std::lock_guard loading(loading_mutex_);
   // Destroyed after the lock is released: the last reference may free much memory.
   std::vector<Entry> dropped;
+  std::list<ServablePtr> stale;
   std::unique_lock lock(mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end() || it->second.versions.empty()) {
@@ -366,6 +371,7 @@ Status ModelRepository::Unload(const std::string& name, bool unload_dependents) 
     dropped.push_back(std::move(entries_[each]));
     entries_[each] = Entry{{}, "unloaded"};
   }
+  stale = TakeStaleGroupsLocked();
   lock.unlock();
   changed_();
   return OkStatus();
@@ -386,6 +392,51 @@ Result<ServablePtr> ModelRepository::Find(const std::string& name,
     return NotFoundError("model '" + name + "' has no version '" + version + "'");
   }
   return found->second;
+}
+
+bool ModelRepository::IsCurrentLocked(const Servable& group) const {
+  return std::all_of(group.members.begin(), group.members.end(), [this](const auto& member) {
+    const auto entry = entries_.find(member->name);
+    return entry != entries_.end() && !entry->second.versions.empty() &&
+           entry->second.versions.rbegin()->second == member;
+  });
+}
+
+std::list<ServablePtr> ModelRepository::TakeStaleGroupsLocked() {
+  std::list<ServablePtr> stale;
+  for (auto it = groups_.begin(); it != groups_.end();) {
+    const auto next = std::next(it);
+    if (!IsCurrentLocked(**it)) stale.splice(stale.end(), groups_, it);
+    it = next;
+  }
+  return stale;
+}
+
+ServablePtr ModelRepository::FindKeptGroup(const std::vector<std::string>& names) {
+  std::lock_guard lock(mutex_);
+  for (auto it = groups_.begin(); it != groups_.end(); ++it) {
+    if ((*it)->models != names) continue;
+    groups_.splice(groups_.begin(), groups_, it);
+    return groups_.front();
+  }
+  return nullptr;
+}
+
+Result<ServablePtr> ModelRepository::FindGroup(const std::vector<std::string>& names) {
+  if (ServablePtr kept = FindKeptGroup(names)) return kept;
+  std::vector<ServablePtr> members;
+  std::string joined;
+  for (const std::string& name : names) {
+    PLEXUS_ASSIGN_OR_RETURN(ServablePtr member, Find(name, ""));
+    joined += (joined.empty() ? "" : ",") + name;
+    members.push_back(std::move(member));
+  }
+  PLEXUS_ASSIGN_OR_RETURN(ServablePtr group, MakeGroup(runtime_, joined, members));
+  std::lock_guard lock(mutex_);
+  if (!IsCurrentLocked(*group)) return group;  // for this request only
+  groups_.push_front(group);
+  if (groups_.size() > kKeptGroups) groups_.pop_back();
+  return group;
 }
 
 std::vector<ServablePtr> ModelRepository::Loaded() const {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <filesystem>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -40,8 +41,10 @@ struct Servable {
   std::string platform;  // "onnx" or "plexus_pipeline"
   ExecutablePtr executable;
   std::vector<TensorMetadata> inputs, outputs;
-  std::vector<std::string> models;    // what a pipeline is made of
+  std::vector<std::string> models;    // what a pipeline is made of; of a group, its members
   std::vector<PipelineStage> stages;  // of a pipeline, as written
+  // Of a group: what it runs together, one or more, whose statistics count its requests, too.
+  std::vector<std::shared_ptr<const Servable>> members;
   ModelConfig config;
   mutable ServableStats stats;
 };
@@ -92,6 +95,12 @@ class ModelRepository {
   // The latest loaded version for "". kNotFound names what is missing; kUnavailable a version or
   // model that exists but failed to load.
   Result<ServablePtr> Find(const std::string& name, const std::string& version) const;
+  // Several models or pipelines as one (serve/group.h); errors as Find and MakeGroup have them.
+  // What was made is kept, bounded, until a member changes. Making it may take milliseconds.
+  Result<ServablePtr> FindGroup(const std::vector<std::string>& names);
+  // The same, null when it would have to be made.
+  ServablePtr FindKeptGroup(const std::vector<std::string>& names);
+
   // Everything loaded, by name and version.
   std::vector<ServablePtr> Loaded() const;
   // The loaded versions of one model, oldest first.
@@ -115,6 +124,9 @@ class ModelRepository {
   Result<Entry> LoadModel(const std::string& name, const std::filesystem::path& folder);
   Result<Entry> LoadPipeline(const std::string& name, const std::filesystem::path& file);
   Result<GraphPtr> ImportModel(const std::string& name) const;
+  // Whether a group's members are what is loaded now.
+  bool IsCurrentLocked(const Servable& group) const;
+  std::list<ServablePtr> TakeStaleGroupsLocked();
   Status WarmUp(const Servable& servable);
   void LogOutputError(const Servable& servable, const GraphPtr& graph);
 
@@ -125,8 +137,10 @@ class ModelRepository {
   std::atomic<bool> stopping_{false};
   std::mutex loading_mutex_;                  // serialises loads and unloads; taken before mutex_
   std::map<std::string, GraphPtr> imported_;  // during one load only; guarded by loading_mutex_
-  mutable std::mutex mutex_;                  // guards entries_
+  mutable std::mutex mutex_;                  // guards entries_ and groups_
   Entries entries_;
+  // Groups made for requests that name several members; most recently used first.
+  std::list<ServablePtr> groups_;
 };
 
 }  // namespace plexus

@@ -13,7 +13,7 @@
 
 namespace plexus {
 
-// Output i of a request is its input i. Thread-safe.
+// Output i of a request is its input i, or the last one. Thread-safe.
 class TestRuntime : public Runtime {
  public:
   TestRuntime();
@@ -34,6 +34,8 @@ class TestRuntime : public Runtime {
 
   Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
                              const CompileOptions& options) override;
+  Result<ExecutablePtr> LoadGroup(const std::string& name,
+                                  std::span<const ExecutablePtr> members) override;
   std::shared_ptr<CancelToken> Start(ExecutablePtr executable, std::vector<Tensor> inputs,
                                      RequestAttributes attributes, Done done) override;
   RunResult Run(ExecutablePtr executable, std::vector<Tensor> inputs,

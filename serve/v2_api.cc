@@ -2,9 +2,12 @@
 
 #include <simdjson.h>
 
+#include <optional>
+
 #include "base/json_writer.h"
 #include "base/log.h"
 #include "serve/compression.h"
+#include "serve/group.h"
 #include "serve/infer_call.h"
 #include "serve/protocol_json.h"
 
@@ -75,6 +78,39 @@ Status ReadObject(const SharedBytes& body, const Visit& visit) {
   for (const auto member : object) PLEXUS_RETURN_IF_ERROR(visit(member.key, member.value));
   return OkStatus();
 }
+
+// Stands for an inference that is yet to begin.
+class DeferredCall : public CancelToken {
+ public:
+  void Cancel(Status why) override {
+    std::shared_ptr<CancelToken> call;
+    {
+      std::lock_guard lock(mutex_);
+      if (why_) return;
+      why_ = why;
+      call = call_;
+    }
+    if (call != nullptr) call->Cancel(std::move(why));
+  }
+  bool cancelled() const override {
+    std::lock_guard lock(mutex_);
+    return why_.has_value();
+  }
+  void Begun(std::shared_ptr<CancelToken> call) {
+    std::optional<Status> why;
+    {
+      std::lock_guard lock(mutex_);
+      call_ = call;
+      why = why_;
+    }
+    if (why && call != nullptr) call->Cancel(std::move(*why));
+  }
+
+ private:
+  mutable std::mutex mutex_;  // guards everything below
+  std::optional<Status> why_;
+  std::shared_ptr<CancelToken> call_;
+};
 
 }  // namespace
 
@@ -175,11 +211,14 @@ std::shared_ptr<CancelToken> V2Api::Handle(HttpRequest request, Respond respond)
     return nullptr;
   }
   using Kind = Route::Kind;
-  if (route->kind != Kind::kInfer && route->kind != Kind::kLoad && route->kind != Kind::kUnload) {
+  const bool works =
+      route->kind == Kind::kInfer || route->kind == Kind::kLoad || route->kind == Kind::kUnload;
+  const std::vector<std::string> unmade = works ? std::vector<std::string>() : UnmadeGroup(*route);
+  if (!works && unmade.empty()) {
     respond(Answer(*route, request));
     return nullptr;
   }
-  if (draining()) {
+  if (works && draining()) {
     HttpResponse response = ErrorResponse(DrainingError());
     response.close = true;
     respond(std::move(response));
@@ -194,6 +233,13 @@ std::shared_ptr<CancelToken> V2Api::Handle(HttpRequest request, Respond respond)
     CallEnded();
   };
   if (route->kind == Kind::kInfer) return Infer(*route, std::move(request), std::move(counted));
+  if (!works) {
+    codec_.Post([this, unmade, route = *route, counted = std::move(counted)] {
+      const Result<ServablePtr> group = repository_.FindGroup(unmade);
+      counted(group.ok() ? ModelDocument(route, *group) : ErrorResponse(group.status()));
+    });
+    return nullptr;
+  }
   ChangeRepository(*route, std::move(request), std::move(counted));
   return nullptr;
 }
@@ -227,35 +273,53 @@ HttpResponse V2Api::Health(const Route& route) const {
   return response;
 }
 
-HttpResponse V2Api::ModelDocument(const Route& route) {
-  using Kind = Route::Kind;
-  const Result<ServablePtr> servable = repository_.Find(route.model, route.version);
-  if (!servable.ok()) {
-    HttpResponse response = ErrorResponse(servable.status());
-    if (route.kind == Kind::kModelReady && response.status != 404) response.status = 400;
-    return response;
+// The members of the group that a path about one model asks for, if it has to be made first.
+std::vector<std::string> V2Api::UnmadeGroup(const Route& route) {
+  std::vector<std::string> names = SplitGroup(route.model);
+  if (names.empty() || !route.version.empty() || repository_.FindKeptGroup(names) != nullptr ||
+      repository_.Find(route.model, "").status().code() != StatusCode::kNotFound) {
+    return {};
   }
+  return names;
+}
+
+HttpResponse V2Api::ModelDocument(const Route& route) {
+  Result<ServablePtr> servable = repository_.Find(route.model, route.version);
+  if (!servable.ok() && route.version.empty()) {
+    ServablePtr group = repository_.FindKeptGroup(SplitGroup(route.model));
+    if (group != nullptr) servable = std::move(group);
+  }
+  if (servable.ok()) return ModelDocument(route, *servable);
+  HttpResponse response = ErrorResponse(servable.status());
+  if (route.kind == Route::Kind::kModelReady && response.status != 404) response.status = 400;
+  return response;
+}
+
+HttpResponse V2Api::ModelDocument(const Route& route, const ServablePtr& servable) {
+  using Kind = Route::Kind;
   switch (route.kind) {
     case Kind::kModelReady: {
       std::string body;
       JsonWriter json(&body);
       json.BeginObject();
-      json.Key("name").String((*servable)->name);
+      json.Key("name").String(servable->name);
       json.Key("ready").Bool(true);
       json.EndObject();
       return JsonResponse(std::move(body));
     }
     case Kind::kModelConfig:
-      return JsonResponse(ModelConfigJson(**servable));
+      return JsonResponse(ModelConfigJson(*servable));
     case Kind::kModelStats:
-      if (!route.version.empty()) return JsonResponse(StatisticsJson({*servable}));
+      if (!route.version.empty() || !servable->members.empty())
+        return JsonResponse(StatisticsJson({servable}));
       return JsonResponse(StatisticsJson(repository_.Versions(route.model)));
     default: {
       std::vector<std::string> versions;
       for (const ServablePtr& each : repository_.Versions(route.model)) {
         versions.push_back(each->version);
       }
-      return JsonResponse(ModelMetadataJson(**servable, versions));
+      if (versions.empty()) versions = {servable->version};  // a group
+      return JsonResponse(ModelMetadataJson(*servable, versions));
     }
   }
 }
@@ -308,10 +372,39 @@ void V2Api::ChangeRepository(const Route& route, HttpRequest request, Respond re
 std::shared_ptr<CancelToken> V2Api::Infer(const Route& route, HttpRequest request,
                                           Respond respond) {
   Result<ServablePtr> servable = repository_.Find(route.model, route.version);
-  if (!servable.ok()) {
-    respond(ErrorResponse(servable.status()));
+  if (servable.ok()) return Infer(std::move(*servable), std::move(request), std::move(respond));
+  const Status status = servable.status();
+  std::vector<std::string> names = SplitGroup(route.model);
+  if (names.empty() || status.code() != StatusCode::kNotFound) {
+    respond(ErrorResponse(status));
     return nullptr;
   }
+  if (!route.version.empty()) {
+    respond(ErrorResponse(
+        InvalidArgumentError("a group of models has no versions: it runs the latest of each")));
+    return nullptr;
+  }
+  return InferGroup(std::move(names), std::move(request), std::move(respond));
+}
+
+std::shared_ptr<CancelToken> V2Api::InferGroup(std::vector<std::string> names, HttpRequest request,
+                                               Respond respond) {
+  if (ServablePtr kept = repository_.FindKeptGroup(names)) {
+    return Infer(std::move(kept), std::move(request), std::move(respond));
+  }
+  auto deferred = std::make_shared<DeferredCall>();
+  codec_.Post([this, deferred, names = std::move(names),
+               request = std::make_shared<HttpRequest>(std::move(request)),
+               respond = std::move(respond)]() mutable {
+    Result<ServablePtr> group = repository_.FindGroup(names);
+    if (!group.ok()) return respond(ErrorResponse(group.status()));
+    deferred->Begun(Infer(std::move(*group), std::move(*request), std::move(respond)));
+  });
+  return deferred;
+}
+
+std::shared_ptr<CancelToken> V2Api::Infer(ServablePtr servable, HttpRequest request,
+                                          Respond respond) {
   const Result<TenantId> tenant = tenants_.Find(request.tenant);
   if (!tenant.ok()) {
     respond(ErrorResponse(tenant.status()));
@@ -321,11 +414,11 @@ std::shared_ptr<CancelToken> V2Api::Infer(const Route& route, HttpRequest reques
   attributes.request = RequestId(next_request_.fetch_add(1, std::memory_order_relaxed));
   attributes.tenant = *tenant;
   attributes.arrival = request.received;
-  attributes.memory_bytes = (*servable)->config.request_memory_bytes;
-  const std::optional<uint32_t> sample = (*servable)->config.trace_sample;
+  attributes.memory_bytes = servable->config.request_memory_bytes;
+  const std::optional<uint32_t> sample = servable->config.trace_sample;
   attributes.traced = sample ? TraceRecorder::Samples(attributes.request.value(), *sample)
                              : runtime_.trace().Samples(attributes.request.value());
-  auto call = std::make_shared<InferCall>(*environment_, std::move(*servable), std::move(request),
+  auto call = std::make_shared<InferCall>(*environment_, std::move(servable), std::move(request),
                                           attributes, std::move(respond));
   call->Begin();
   return call;

@@ -51,9 +51,15 @@ class V2Api : public HttpHandler {
   HttpResponse Answer(const Route& route, const HttpRequest& request);
   HttpResponse Health(const Route& route) const;
   HttpResponse ModelDocument(const Route& route);
+  HttpResponse ModelDocument(const Route& route, const ServablePtr& servable);
+  std::vector<std::string> UnmadeGroup(const Route& route);
   HttpResponse Index(const HttpRequest& request);
   void ChangeRepository(const Route& route, HttpRequest request, Respond respond);
+  // Requests for a group that is not made yet wait for that on the codec thread.
+  std::shared_ptr<CancelToken> InferGroup(std::vector<std::string> names, HttpRequest request,
+                                          Respond respond);
   std::shared_ptr<CancelToken> Infer(const Route& route, HttpRequest request, Respond respond);
+  std::shared_ptr<CancelToken> Infer(ServablePtr servable, HttpRequest request, Respond respond);
   void CallEnded();
 
   Runtime& runtime_;

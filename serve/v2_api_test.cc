@@ -175,6 +175,100 @@ TEST(V2Api, AResultThatIsNotOfTheDeclaredShapeIsAnErrorOfThePipeline) {
   EXPECT_NE(response.body.find("output 'o'"), std::string::npos) << response.body;
 }
 
+// --- Groups
+
+struct GroupFixture : Fixture {
+  GroupFixture() {
+    folder.Write("other/model.onnx", IdentityModel());
+    EXPECT_EQ(Call("POST", "/v2/repository/models/other/load").status, 200);
+  }
+};
+
+TEST(V2Api, SeveralModelsAnswerOneRequest) {
+  GroupFixture f;
+  for (int time = 1; time <= 2; ++time) {  // made, then kept
+    const HttpResponse response = f.Call("POST", "/v2/models/same,other/infer", Body("[1,2]"));
+    EXPECT_EQ(response.body, R"({"model_name":"same,other","model_version":"1","outputs":[)"
+                             R"({"name":"same.y","datatype":"FP32","shape":[2],"data":[1,2]},)"
+                             R"({"name":"other.y","datatype":"FP32","shape":[2],"data":[1,2]}]})");
+    EXPECT_EQ(f.runtime.last_inputs().size(), 1u) << "asked for once";
+  }
+  EXPECT_NE(f.Call("GET", "/v2/models/other/stats").body.find(R"("inference_count":2)"),
+            std::string::npos);
+  const HttpResponse one = f.Call("POST", "/v2/models/same,other/infer",
+                                  Body("[1,2]", R"(,"outputs":[{"name":"other.y"}])"));
+  EXPECT_EQ(one.body.find("same.y"), std::string::npos) << one.body;
+}
+
+TEST(V2Api, DescribesAGroup) {
+  for (const bool used : {false, true}) {
+    GroupFixture f;
+    if (used) f.Call("POST", "/v2/models/other,same/infer", Body("[1,2]"));
+    const HttpResponse metadata = f.Call("GET", "/v2/models/other,same");
+    EXPECT_EQ(metadata.body, R"({"name":"other,same","versions":["1"],"platform":"plexus_group",)"
+                             R"("inputs":[{"name":"x","datatype":"FP32","shape":[-1]}],"outputs":[)"
+                             R"({"name":"other.y","datatype":"FP32","shape":[-1]},)"
+                             R"({"name":"same.y","datatype":"FP32","shape":[-1]}]})");
+    EXPECT_EQ(f.Call("GET", "/v2/models/other,same/ready").status, 200);
+    EXPECT_EQ(f.Call("GET", "/v2/models/other,same/config").status, 200);
+  }
+}
+
+TEST(V2Api, RefusesGroupsThatAreNone) {
+  GroupFixture f;
+  std::string many = "same";
+  for (int i = 0; i < 70; ++i) many += ",m";
+  struct Case {
+    std::string path;
+    int status;
+    const char* part;
+  };
+  const Case cases[] = {
+      {"same,nothing/infer", 404, "'nothing'"},
+      {"same,broken/infer", 503, "'broken'"},
+      {"same,same/infer", 400, "'same' stands twice"},
+      {"same,/infer", 404, "''"},
+      {",/infer", 404, "''"},
+      {"same,text/infer", 400, "input 'x'"},
+      {"same,other/versions/1/infer", 400, "no versions"},
+      {many + "/infer", 404, "'m'"},
+  };
+  for (const Case& c : cases) {
+    const HttpResponse response = f.Call("POST", "/v2/models/" + c.path, Body("[1,2]"));
+    EXPECT_EQ(response.status, c.status) << c.path;
+    EXPECT_NE(response.body.find(c.part), std::string::npos) << c.path << response.body;
+  }
+  EXPECT_EQ(f.Call("GET", "/v2/models/same,nothing").status, 404);
+  EXPECT_EQ(f.Call("GET", "/v2/models/same,nothing/ready").status, 404);
+}
+
+TEST(V2Api, AGroupFollowsItsMembers) {
+  GroupFixture f;
+  const char* const path = "/v2/models/same,other/infer";
+  EXPECT_EQ(f.Call("POST", path, Body("[1,2]")).status, 200);
+  f.runtime.Hold();
+  auto running = f.Start(Fixture::Request("POST", path, Body("[1,2]")));
+  f.runtime.WaitForStarts(2);
+  EXPECT_EQ(f.Call("POST", "/v2/repository/models/other/unload").status, 200);
+  EXPECT_EQ(f.Call("POST", path, Body("[1,2]")).status, 503);
+  f.folder.Write("other/model.onnx", IdentityModel(8));
+  EXPECT_EQ(f.Call("POST", "/v2/repository/models/other/load").status, 200);
+  EXPECT_EQ(f.Call("POST", path, Body("[1,2]")).status, 400) << "now a text";
+  f.folder.Write("other/model.onnx", IdentityModel());
+  EXPECT_EQ(f.Call("POST", "/v2/repository/models/other/load").status, 200);
+  f.runtime.Release();
+  EXPECT_EQ(running.get().status, 200);
+  EXPECT_EQ(f.Call("POST", path, Body("[1,2]")).status, 200);
+}
+
+TEST(V2Api, AModelWhoseNameHasACommaIsNoGroup) {
+  Fixture f;
+  f.folder.Write("a,b/model.onnx", IdentityModel());
+  EXPECT_EQ(f.Call("POST", "/v2/repository/models/a,b/load").status, 200);
+  const HttpResponse response = f.Call("POST", "/v2/models/a,b/infer", Body("[1,2]"));
+  EXPECT_NE(response.body.find(R"("name":"y")"), std::string::npos) << response.body;
+}
+
 TEST(V2Api, CodesOfTheRuntimeBecomeHttpOnes) {
   Fixture f;
   const std::pair<Status, int> cases[] = {

@@ -41,6 +41,7 @@ USES = {
         "device/cpu",
         "device/cpu/vision",
         "sched",
+        "paths",
     ],
     "serve": [
         "base",

@@ -1,0 +1,203 @@
+#include "pipeline/path_book.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace plexus {
+namespace {
+
+int64_t Get(const std::atomic<int64_t>& value) {
+  return value.load(std::memory_order_relaxed);  // a statistic
+}
+
+}  // namespace
+
+// --- RunPath
+
+void RunPath::Learn(size_t call, Duration took) const {
+  std::atomic<int64_t>& learned = learned_ns_[call];
+  const int64_t old = Get(learned), now = std::max<int64_t>(took.count(), 1);
+  // Weight 1/8 as in profile/; a lost update does no harm.
+  learned.store(old == 0 ? now : old + (now - old) / 8, std::memory_order_relaxed);
+}
+
+Duration RunPath::After(size_t call) const {
+  int64_t ns = 0;
+  for (size_t i = call + 1; i < learned_ns_.size(); ++i) ns += Get(learned_ns_[i]);
+  return Duration(ns);
+}
+
+double RunPath::SharedPart() const {
+  int64_t all = 0, shared = 0;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const int64_t ns = Get(learned_ns_[i]);
+    if (ns == 0) return 1;
+    all += ns;
+    if (calls[i].shared) shared += ns;
+  }
+  return all > 0 ? static_cast<double>(shared) / static_cast<double>(all) : 1;
+}
+
+Duration RunPath::Total() const {
+  int64_t all = 0;
+  for (const auto& learned : learned_ns_) {
+    if (Get(learned) == 0) return Duration{0};
+    all += Get(learned);
+  }
+  return Duration(all);
+}
+
+void RunPath::KeepLearned(const RunPathPtr& before) const {
+  if (before == nullptr || before->calls.size() != calls.size()) return;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    if (before->calls[i].graph != calls[i].graph) return;
+  }
+  for (size_t i = 0; i < calls.size(); ++i) {
+    learned_ns_[i].store(Get(before->learned_ns_[i]), std::memory_order_relaxed);  // a statistic
+  }
+}
+
+// --- PathBook
+
+namespace {
+std::string NameOf(uint64_t graph_id) { return std::to_string(graph_id); }
+}  // namespace
+
+void PathBook::Add(const PlannedGraphPtr& planned) {
+  {
+    std::lock_guard lock(mutex_);
+    added_.push_back(planned);
+    if (std::exchange(asked_, true)) return;
+  }
+  refresh_();
+}
+
+void PathBook::Remove(uint64_t graph_id) {
+  {
+    std::lock_guard lock(mutex_);
+    removed_.push_back(graph_id);
+    if (std::exchange(asked_, true)) return;
+  }
+  refresh_();
+}
+
+void PathBook::Refresh() {
+  std::lock_guard refreshing(refreshing_);
+  std::vector<PlannedGraphPtr> added;
+  std::vector<uint64_t> removed;
+  {
+    std::lock_guard lock(mutex_);
+    asked_ = false;
+    added.swap(added_);
+    removed.swap(removed_);
+  }
+  // What came and went between two cuts was never there.
+  std::erase_if(added, [&](const PlannedGraphPtr& planned) {
+    return std::find(removed.begin(), removed.end(), planned->id) != removed.end();
+  });
+  for (const PlannedGraphPtr& planned : added) cut_.insert(planned->id);
+  std::vector<std::string> gone;
+  for (const uint64_t id : removed) {
+    if (cut_.erase(id) > 0) gone.push_back(NameOf(id));
+  }
+  std::map<Precision, std::vector<PathFinder::Load>> loads;
+  for (const PlannedGraphPtr& planned : added) {
+    finders_[planned->options.precision];
+    loads[planned->options.precision].push_back(
+        {NameOf(planned->id), GraphPtr(planned, &planned->graph)});
+  }
+  Paths paths;
+  for (auto& [precision, finder] : finders_) {
+    const PathMapPtr map = finder.Update(std::move(loads[precision]), gone);
+    AddRuns(precision, *map, &paths);
+  }
+  std::erase_if(segments_, [](const auto& entry) { return entry.second.expired(); });
+  std::lock_guard lock(mutex_);
+  paths_.swap(paths);
+}
+
+RunPathPtr PathBook::Find(uint64_t graph_id) const {
+  std::lock_guard lock(mutex_);
+  const auto it = paths_.find(graph_id);
+  return it != paths_.end() ? it->second : nullptr;
+}
+
+size_t PathBook::num_paths() const {
+  std::lock_guard lock(mutex_);
+  return paths_.size();
+}
+
+void PathBook::AddRuns(Precision precision, const PathMap& map, Paths* paths) {
+  std::unordered_map<const Segment*, bool> shared;
+  for (const SegmentUse& use : map.segments) {
+    shared[use.segment.get()] = use.pipelines.size() > 1 && use.segment->deterministic;
+  }
+  // Families: paths that share a segment, directly or through others.
+  std::unordered_map<const Segment*, uint64_t> family_of;
+  std::vector<std::pair<const Path*, uint64_t>> members;
+  std::vector<uint64_t> root;
+  const auto find = [&](uint64_t f) {
+    while (root[f] != f) f = root[f] = root[root[f]];
+    return f;
+  };
+  for (const auto& [name, path] : map.paths) {
+    const uint64_t own = root.size();
+    root.push_back(own);
+    for (const Call& call : path->calls) {
+      if (!shared[call.segment.get()]) continue;
+      const auto [it, is_new] = family_of.emplace(call.segment.get(), own);
+      if (!is_new) root[find(own)] = find(it->second);
+    }
+    members.emplace_back(path.get(), own);
+  }
+  for (const auto& [path, own] : members) {
+    const bool shares = std::any_of(path->calls.begin(), path->calls.end(),
+                                    [&](const Call& c) { return shared[c.segment.get()]; });
+    if (!shares) continue;
+    const uint64_t id = std::stoull(path->pipeline);
+    auto run = std::make_shared<RunPath>();
+    run->family = next_family_ + find(own);
+    run->outputs = path->outputs;
+    std::vector<size_t> last_reader(path->calls.size());
+    for (size_t i = 0; i < path->calls.size(); ++i) {
+      const Call& call = path->calls[i];
+      run->calls.push_back({Planned(precision, call.segment),
+                            shared[call.segment.get()],
+                            call.segment->deterministic,
+                            call.inputs,
+                            {}});
+      for (const PathValue& from : call.inputs) {
+        if (from.from == PathValue::From::kCall) last_reader[from.call] = i;
+      }
+    }
+    for (const PathValue& from : path->outputs) {
+      if (from.from == PathValue::From::kCall) last_reader[from.call] = 0;
+    }
+    for (uint32_t i = 0; i < path->calls.size(); ++i) {
+      if (last_reader[i] > 0) run->calls[last_reader[i]].drops.push_back(i);
+    }
+    run->learned_ns_ = std::vector<std::atomic<int64_t>>(run->calls.size());
+    run->KeepLearned(Find(id));
+    (*paths)[id] = std::move(run);
+  }
+  next_family_ += root.size();
+}
+
+PlannedGraphPtr PathBook::Planned(Precision precision, const SegmentPtr& segment) {
+  std::weak_ptr<const PlannedGraph>& known = segments_[{precision, segment->id}];
+  PlannedGraphPtr planned = known.lock();
+  if (planned != nullptr) return planned;
+  CompileOptions options;
+  options.precision = precision;
+  options.name = segment->graph->name;
+  // Whoever runs it keeps the segment, so that later cuts find it again.
+  auto* made = new PlannedGraph(Graph(*segment->graph), options);
+  planned = PlannedGraphPtr(made, [segment, drop = drop_](const PlannedGraph* graph) {
+    drop(graph->id);
+    delete graph;
+  });
+  known = planned;
+  return planned;
+}
+
+}  // namespace plexus

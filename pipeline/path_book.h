@@ -1,0 +1,94 @@
+// PathBook: the loaded executables as paths of segments, ready to run.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "paths/finder.h"
+#include "pipeline/plan.h"
+
+namespace plexus {
+
+// One call of a segment, as part of a path that can run.
+struct RunCall {
+  PlannedGraphPtr graph;          // equal segments of all paths: one object
+  bool shared = false;            // other executables use the segment, too
+  bool deterministic = true;      // Segment::deterministic
+  std::vector<PathValue> inputs;  // as graph->graph's inputs
+  std::vector<uint32_t> drops;    // earlier calls whose outputs nobody reads after this one
+};
+
+// Immutable but for what it learned; thread-safe.
+class RunPath {
+ public:
+  std::vector<RunCall> calls;      // in topological order
+  std::vector<PathValue> outputs;  // as the executable's outputs
+  uint64_t family = 0;             // equal for executables that share segments, directly or not
+
+  // What the call took, without waiting: its jobs as ExpectedTime counts them, its host steps.
+  void Learn(size_t call, Duration took) const;
+  // Of the calls behind this one, as learned; 0 at first.
+  Duration After(size_t call) const;
+  // The shared calls' part of the whole, 0 to 1; 1 as long as nothing is learned.
+  double SharedPart() const;
+  // Of all calls; 0 as long as one is not learned.
+  Duration Total() const;
+
+ private:
+  friend class PathBook;
+  // What an earlier cut learned about the same calls.
+  void KeepLearned(const std::shared_ptr<const RunPath>& before) const;
+  mutable std::vector<std::atomic<int64_t>> learned_ns_;  // by call; 0: not yet
+};
+using RunPathPtr = std::shared_ptr<const RunPath>;
+
+// Thread-safe. Adding and removing is cheap: the new cut is made by Refresh, which its owner runs
+// where it holds nobody up. Until then paths are those of the last cut, and nobody has to change
+// from one path to another under way.
+class PathBook {
+ public:
+  // `refresh` is called, without a lock held, when there is something to do for Refresh; once until
+  // Refresh runs. `drop` hears of graphs of segments that nobody runs any more; any thread.
+  PathBook(std::function<void()> refresh, std::function<void(uint64_t graph_id)> drop)
+      : refresh_(std::move(refresh)), drop_(std::move(drop)) {}
+
+  void Add(const PlannedGraphPtr& planned);
+  void Remove(uint64_t graph_id);
+  void Refresh();
+
+  // The executable's path, where some of it is shared with others; null where nothing is.
+  RunPathPtr Find(uint64_t graph_id) const;
+  size_t num_paths() const;
+
+ private:
+  using Paths = std::unordered_map<uint64_t, RunPathPtr>;
+  void AddRuns(Precision precision, const PathMap& map, Paths* paths);
+  PlannedGraphPtr Planned(Precision precision, const SegmentPtr& segment);
+
+  const std::function<void()> refresh_;
+  const std::function<void(uint64_t)> drop_;
+  std::mutex refreshing_;  // one Refresh at a time; taken before mutex_
+  // Of one precision each: what others compute is not what they compute. Guarded by refreshing_, as
+  // are the graphs of segments, by precision and segment.
+  std::map<Precision, PathFinder> finders_;
+  std::map<std::pair<Precision, uint64_t>, std::weak_ptr<const PlannedGraph>> segments_;
+  std::set<uint64_t> cut_;  // the executables of the last cut
+  uint64_t next_family_ = 0;
+
+  mutable std::mutex mutex_;  // guards everything below
+  bool asked_ = false;
+  std::vector<PlannedGraphPtr> added_;
+  std::vector<uint64_t> removed_;
+  Paths paths_;
+};
+
+}  // namespace plexus

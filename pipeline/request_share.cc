@@ -1,0 +1,127 @@
+// What a request shares with others: equal work under way, and the segments of its path.
+#include <tuple>
+#include <utility>
+
+#include "pipeline/path_book.h"
+#include "pipeline/request.h"
+
+namespace plexus {
+
+// Suspends while another request computes the same; does not where this one has to.
+struct Request::FlightAwaiter : FlightRider {
+  FlightAwaiter(Request& request, const PlannedGraph& graph, const Tensors& inputs)
+      : request(request), graph(graph), inputs(inputs) {}
+
+  Request& request;
+  const PlannedGraph& graph;
+  const Tensors& inputs;
+  FlightTable::FlightPtr flight;
+  bool leads = false;
+  Result<Tensors> outputs = Tensors();
+  std::coroutine_handle<> handle;
+
+  bool await_ready() const { return false; }
+  bool await_suspend(std::coroutine_handle<> h) {
+    handle = h;
+    const std::shared_ptr<Request> self = request.shared_from_this();
+    FlightTable::Ask ask;
+    ask.work = graph.id;
+    ask.tenant = self->attributes_.tenant;
+    ask.priority = self->attributes_.priority;
+    ask.deadline = self->attributes_.deadline;
+    ask.inputs = &inputs;
+    bool must_lead = false;
+    FlightRider* const rider = this;
+    FlightTable::FlightPtr joined = self->env_.flights.Join(ask, rider, &must_lead);
+    if (must_lead) {
+      leads = true;
+      flight = std::move(joined);
+      return false;
+    }
+    // It may have landed and the coroutine be far ahead: only `self` is safe from here.
+    {
+      std::lock_guard lock(self->mutex_);
+      self->boarded_ = {joined, rider};
+    }
+    if (self->cancelled()) self->LeaveFlight();
+    return true;
+  }
+  void await_resume() {}
+
+  void OnLanded(const Result<Tensors>& landed) override {
+    outputs = landed;
+    handle.resume();
+  }
+};
+
+void Request::LeaveFlight() {
+  FlightTable::FlightPtr flight;
+  FlightRider* rider = nullptr;
+  Status why;
+  {
+    std::lock_guard lock(mutex_);
+    std::tie(flight, rider) = std::exchange(boarded_, {});
+    why = cancel_reason_;
+  }
+  if (flight != nullptr && env_.flights.Leave(flight, rider)) rider->OnLanded(why);
+}
+
+Task<Result<Tensors>> Request::RunShared(PlannedGraphPtr graph, Tensors inputs) {
+  for (;;) {
+    FlightAwaiter awaiter(*this, *graph, inputs);
+    co_await awaiter;
+    if (awaiter.leads) {
+      Result<Tensors> outputs = co_await RunGraph(graph, inputs, 0);
+      env_.flights.Land(awaiter.flight, outputs);
+      co_return outputs;
+    }
+    const StatusCode code = awaiter.outputs.status().code();
+    // The leader gave up for reasons of its own: that is no answer to anybody else.
+    const bool leaders_own = code == StatusCode::kCancelled ||
+                             code == StatusCode::kDeadlineExceeded ||
+                             code == StatusCode::kResourceExhausted;
+    if (!leaders_own) co_return std::move(awaiter.outputs);
+    const Status alive = CheckAlive();
+    if (!alive.ok()) co_return alive;
+  }
+}
+
+Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs) {
+  std::vector<Tensors> made(path->calls.size());
+  const auto value = [&](const PathValue& from) -> Result<Tensor> {
+    if (from.from == PathValue::From::kConstant) return from.constant->Plain();
+    return from.from == PathValue::From::kInput ? inputs[from.index] : made[from.call][from.index];
+  };
+  for (size_t i = 0; i < path->calls.size(); ++i) {
+    const Status alive = CheckAlive();
+    if (!alive.ok()) co_return alive;
+    const RunCall& call = path->calls[i];
+    Tensors arguments;
+    for (const PathValue& from : call.inputs) {
+      Result<Tensor> argument = value(from);
+      if (!argument.ok()) co_return argument.status();
+      arguments.push_back(std::move(*argument));
+    }
+    left_ = {path->After(i), spent_};
+    const Duration before = spent_;
+    Result<Tensors> outputs = Tensors();
+    if (call.deterministic) {
+      outputs = co_await RunShared(call.graph, std::move(arguments));
+    } else {
+      outputs = co_await RunGraph(call.graph, std::move(arguments), 0);
+    }
+    if (!outputs.ok()) co_return outputs.status();
+    if (spent_ > before) path->Learn(i, spent_ - before);  // who rode along spent nothing
+    made[i] = std::move(*outputs);
+    for (const uint32_t read : call.drops) made[read].clear();
+  }
+  Tensors outputs;
+  for (const PathValue& from : path->outputs) {
+    Result<Tensor> output = value(from);
+    if (!output.ok()) co_return output.status();
+    outputs.push_back(std::move(*output));
+  }
+  co_return outputs;
+}
+
+}  // namespace plexus

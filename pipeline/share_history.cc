@@ -1,0 +1,42 @@
+#include "pipeline/share_history.h"
+
+#include <algorithm>
+
+namespace plexus {
+namespace {
+
+// Of a whole run, as long as it is not measured: what the cuts of a path cost, and at least that.
+constexpr double kGuessedCost = 0.02, kLeastCost = 0.002;
+
+}  // namespace
+
+bool Companions::Enter(uint64_t look) {
+  std::lock_guard lock(mutex_);
+  return here_[look]++ > 0;
+}
+
+void Companions::Leave(uint64_t look) {
+  std::lock_guard lock(mutex_);
+  const auto it = here_.find(look);
+  if (--it->second == 0) here_.erase(it);
+}
+
+void ShareHistory::Met(bool company) {
+  const float old = company_.load(std::memory_order_relaxed);
+  company_.store(old + ((company ? 1.0f : 0.0f) - old) / 8, std::memory_order_relaxed);
+}
+
+void ShareHistory::TookWhole(Duration took) {
+  const int64_t old = whole_ns_.load(std::memory_order_relaxed), now = took.count();
+  whole_ns_.store(old == 0 ? now : old + (now - old) / 8, std::memory_order_relaxed);
+}
+
+bool ShareHistory::WorthAPath(const RunPath& path) const {
+  const auto whole = static_cast<double>(whole_ns_.load(std::memory_order_relaxed));
+  const auto cut = static_cast<double>(path.Total().count());
+  double cost = kGuessedCost;
+  if (whole > 0 && cut > 0) cost = std::max(kLeastCost, (cut - whole) / whole);
+  return company_.load(std::memory_order_relaxed) * path.SharedPart() > cost;
+}
+
+}  // namespace plexus

@@ -1,0 +1,211 @@
+// Requests of different executables that share work.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <future>
+#include <thread>
+
+#include "pipeline/graph_maker.h"
+#include "pipeline/runtime.h"
+#include "pipeline/share_history.h"
+
+namespace plexus {
+namespace {
+
+constexpr int64_t kWidth = 32;
+
+class ShareTest : public ::testing::Test {
+ protected:
+  ShareTest() { Make({}); }
+  void Make(RuntimeOptions options) {
+    options.threads = 2;
+    runtime_ = Runtime::Create(options).value();
+  }
+
+  // Layers of numbered weights; between them a loop of `trips`, so that the work takes its time.
+  ExecutablePtr Load(const std::string& name, const std::vector<int>& layers, int64_t trips = 0,
+                     bool random = false) {
+    GraphMaker g;
+    ValueId v = g.In("x", {-1, kWidth});
+    for (size_t i = 0; i < layers.size(); ++i) {
+      std::vector<float> values(kWidth * kWidth);
+      for (size_t k = 0; k < values.size(); ++k) {
+        values[k] = 0.2f * std::sin(static_cast<float>(k) * static_cast<float>(layers[i]));
+      }
+      v = g.Op("Relu", {g.Op("MatMul", {v, g.Const(Floats({kWidth, kWidth}, values))})});
+      if (i == 0 && random) {
+        v = g.Op("Add", {v, g.Op("RandomUniformLike", {v})});
+      }
+      if (i == 0 && trips > 0) {
+        GraphMaker body;
+        body.In("i", {}, DType::kInt64);
+        const ValueId going = body.In("going", {}, DType::kBool);
+        const ValueId x = body.In("v", {-1, kWidth});
+        body.Out(body.Op("Identity", {going}, DType::kBool));
+        body.Out(body.Op("Abs", {x}));
+        v = g.Op("Loop", {g.Const(Tensor::ScalarInt64(trips)), ValueId(), v}, DType::kFloat32,
+                 {{"body", body.Done()}});
+      }
+    }
+    g.Out(v);
+    return runtime_->Load(name, g.Done(), {}).value();
+  }
+  void WaitForPaths(size_t paths) {
+    while (runtime_->sharing_stats().paths != paths) std::this_thread::yield();
+  }
+  static Tensor Input(float seed, int64_t rows = 2) {
+    std::vector<float> values(static_cast<size_t>(rows * kWidth));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = std::cos(seed + static_cast<float>(i));
+    return Floats({rows, kWidth}, values);
+  }
+
+  struct Started {
+    std::shared_ptr<CancelToken> token;
+    std::future<RunResult> result;
+  };
+  Started Start(const ExecutablePtr& executable, const Tensor& input,
+                const RequestAttributes& attributes = {}) {
+    auto promise = std::make_shared<std::promise<RunResult>>();
+    Started started{nullptr, promise->get_future()};
+    started.token = runtime_->Start(executable, {input}, attributes, [promise](RunResult result) {
+      promise->set_value(std::move(result));
+    });
+    return started;
+  }
+
+  std::unique_ptr<Runtime> runtime_;
+};
+
+constexpr int64_t kLong = 2000;  // trips that take milliseconds
+
+TEST_F(ShareTest, EqualWorkUnderWayIsDoneOnceAcrossExecutables) {
+  const ExecutablePtr a = Load("a", {1, 2, 3}, kLong), b = Load("b", {1, 2, 4}, kLong);
+  WaitForPaths(2);
+  const RunResult first = runtime_->Run(a, {Input(1)});  // compiles
+  ASSERT_TRUE(first.status.ok()) << first.status.ToString();
+  const auto before = runtime_->sharing_stats();
+  const uint64_t jobs = runtime_->dispatcher().stats().jobs_done;
+  std::vector<Started> started;
+  for (int i = 0; i < 4; ++i) started.push_back(Start(i % 2 == 0 ? a : b, Input(1)));
+  for (Started& each : started) {
+    const RunResult result = each.result.get();
+    ASSERT_TRUE(result.status.ok()) << result.status.ToString();
+  }
+  EXPECT_EQ(runtime_->sharing_stats().joined - before.joined, 3u) << "the loop, all but one";
+  EXPECT_LT(runtime_->dispatcher().stats().jobs_done - jobs, 2u * kLong);
+}
+
+TEST_F(ShareTest, OutputsAreThoseOfUnsharedRunsToTheLastBit) {
+  const std::vector<std::vector<int>> shapes = {{1, 2, 3}, {1, 2, 4},    {5, 2, 3},
+                                                {1, 6, 3}, {1, 2, 3, 7}, {8, 9}};
+  std::vector<std::vector<Tensor>> alone;
+  RuntimeOptions unshared;
+  unshared.share_work = false;
+  Make(unshared);
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const ExecutablePtr m = Load(std::to_string(i), shapes[i]);
+    alone.emplace_back();
+    for (int64_t rows = 1; rows <= 3; ++rows) {
+      alone.back().push_back(runtime_->Run(m, {Input(2, rows)}).outputs.at(0));
+    }
+  }
+  EXPECT_EQ(runtime_->sharing_stats().paths, 0u);
+  Make({});
+  std::vector<ExecutablePtr> models;
+  for (size_t i = 0; i < shapes.size(); ++i) models.push_back(Load(std::to_string(i), shapes[i]));
+  WaitForPaths(5);
+  for (int round = 0; round < 3; ++round) {
+    for (int64_t rows = 1; rows <= 3; ++rows) {
+      std::vector<Started> started;
+      for (const ExecutablePtr& model : models) started.push_back(Start(model, Input(2, rows)));
+      for (size_t i = 0; i < models.size(); ++i) {
+        const RunResult result = started[i].result.get();
+        ASSERT_TRUE(result.status.ok()) << result.status.ToString();
+        EXPECT_TRUE(TensorsEqual(result.outputs[0], alone[i][static_cast<size_t>(rows - 1)])) << i;
+      }
+    }
+  }
+}
+
+TEST_F(ShareTest, TenantsDoTheirOwnWorkUnlessToldOtherwise) {
+  for (const bool across : {false, true}) {
+    RuntimeOptions options;
+    options.share_across_tenants = across;
+    Make(options);
+    const ExecutablePtr m = Load("m", {1, 2}, kLong);
+    ASSERT_TRUE(runtime_->Run(m, {Input(1)}).status.ok());
+    RequestAttributes other;
+    other.tenant = TenantId(3);
+    Started first = Start(m, Input(1)), second = Start(m, Input(1), other);
+    EXPECT_TRUE(first.result.get().status.ok());
+    EXPECT_TRUE(second.result.get().status.ok());
+    EXPECT_EQ(runtime_->sharing_stats().joined, across ? 1u : 0u);
+  }
+}
+
+TEST_F(ShareTest, RandomWorkIsDoneForEachRequest) {
+  const ExecutablePtr m = Load("m", {1, 2}, kLong, /*random=*/true);
+  Started first = Start(m, Input(1)), second = Start(m, Input(1));
+  const RunResult one = first.result.get(), two = second.result.get();
+  ASSERT_TRUE(one.status.ok()) << one.status.ToString();
+  EXPECT_FALSE(TensorsEqual(one.outputs[0], two.outputs[0]));
+  EXPECT_EQ(runtime_->sharing_stats().joined, 0u);
+}
+
+TEST_F(ShareTest, ALeaderThatGivesUpTakesNobodyWithIt) {
+  const ExecutablePtr m = Load("m", {1, 2}, 100 * kLong);
+  Started leader = Start(m, Input(1)), rider = Start(m, Input(1));
+  while (runtime_->sharing_stats().joined == 0) std::this_thread::yield();
+  leader.token->Cancel(CancelledError("the client went away"));
+  EXPECT_EQ(leader.result.get().status.code(), StatusCode::kCancelled);
+  const RunResult result = rider.result.get();
+  EXPECT_TRUE(result.status.ok()) << result.status.ToString();
+}
+
+TEST_F(ShareTest, ARiderThatGivesUpGoesAtOnceAndAlone) {
+  const ExecutablePtr m = Load("m", {1, 2}, 100 * kLong);
+  Started leader = Start(m, Input(1)), rider = Start(m, Input(1));
+  while (runtime_->sharing_stats().joined == 0) std::this_thread::yield();
+  rider.token->Cancel(CancelledError("the client went away"));
+  EXPECT_EQ(rider.result.get().status.code(), StatusCode::kCancelled);
+  EXPECT_EQ(leader.result.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  EXPECT_TRUE(leader.result.get().status.ok());
+}
+
+TEST_F(ShareTest, UnloadingOneLeavesTheOthersAsTheyWere) {
+  const ExecutablePtr a = Load("a", {1, 2, 3}, kLong);
+  ExecutablePtr b = Load("b", {1, 2, 4}, kLong);
+  WaitForPaths(2);
+  const Tensor before = runtime_->Run(a, {Input(1)}).outputs.at(0);
+  Started running = Start(b, Input(1));
+  b.reset();
+  EXPECT_TRUE(running.result.get().status.ok());
+  WaitForPaths(0);
+  EXPECT_TRUE(TensorsEqual(runtime_->Run(a, {Input(1)}).outputs.at(0), before));
+}
+
+// --- Whether it is worth it
+
+TEST(ShareHistoryTest, ExecutablesWithoutCompanyComeToRunInOnePiece) {
+  ShareHistory history;
+  const RunPath path;
+  EXPECT_TRUE(history.WorthAPath(path)) << "a new one is tried";
+  for (int i = 0; i < 40; ++i) history.Met(false);
+  EXPECT_FALSE(history.WorthAPath(path));
+  history.Met(true);
+  EXPECT_TRUE(history.WorthAPath(path));
+}
+
+TEST(CompanionsTest, CompanyIsWhoIsThereNow) {
+  Companions all;
+  {
+    const Companions::Stay first(all, 1), second(all, 1), other(all, 2);
+    EXPECT_FALSE(first.met());
+    EXPECT_TRUE(second.met());
+    EXPECT_FALSE(other.met());
+  }
+  EXPECT_FALSE(Companions::Stay(all, 1).met());
+}
+
+}  // namespace
+}  // namespace plexus
