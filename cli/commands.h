@@ -19,6 +19,8 @@ inline constexpr int kExitCannotStart = 3;  // port, repository, permission
 struct RuntimeFlags {
   uint32_t threads = 0;
   std::string pin_threads = "auto";
+  bool no_sharing = false;
+  bool share_across_tenants = false;
   std::string policy;  // empty: not given
   uint64_t program_cache_bytes = uint64_t{2} << 30;
   uint64_t value_memory_bytes = 0;

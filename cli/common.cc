@@ -8,6 +8,8 @@ namespace plexus::cli {
 RuntimeOptions ToOptions(const RuntimeFlags& flags) {
   RuntimeOptions options;
   options.threads = flags.threads;
+  options.share_work = !flags.no_sharing;
+  options.share_across_tenants = flags.share_across_tenants;
   if (flags.pin_threads != "auto") options.pin_threads = flags.pin_threads == "on";
   if (!flags.policy.empty()) options.policy = flags.policy;
   options.program_cache_bytes = flags.program_cache_bytes;

@@ -117,6 +117,14 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
       ->type_name("WHEN")
       ->check(CLI::IsMember({"auto", "on", "off"}));
   command
+      ->add_flag("--no-sharing", flags->no_sharing,
+                 "Every request does its own work, whatever others are at (weights stay shared)")
+      ->disable_flag_override();
+  command
+      ->add_flag("--share-across-tenants", flags->share_across_tenants,
+                 "Also share work between tenants, who may learn from it what others ask for")
+      ->disable_flag_override();
+  command
       ->add_option(
           "--policy", flags->policy,
           std::string(

@@ -7,7 +7,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -72,7 +71,8 @@ class PathBook {
  private:
   using Paths = std::unordered_map<uint64_t, RunPathPtr>;
   void AddRuns(Precision precision, const PathMap& map, Paths* paths);
-  PlannedGraphPtr Planned(Precision precision, const SegmentPtr& segment);
+  PlannedGraphPtr Planned(Precision precision, const SegmentPtr& segment,
+                          const std::string& first_user);
 
   const std::function<void()> refresh_;
   const std::function<void(uint64_t)> drop_;
@@ -81,7 +81,7 @@ class PathBook {
   // are the graphs of segments, by precision and segment.
   std::map<Precision, PathFinder> finders_;
   std::map<std::pair<Precision, uint64_t>, std::weak_ptr<const PlannedGraph>> segments_;
-  std::set<uint64_t> cut_;  // the executables of the last cut
+  std::map<uint64_t, std::string> cut_;  // names of the executables of the last cut
   uint64_t next_family_ = 0;
 
   mutable std::mutex mutex_;  // guards everything below

@@ -22,7 +22,7 @@
 namespace plexus {
 
 struct RuntimeOptions {
-  uint32_t threads = 0;                              // CPU workers; 0: one per core
+  uint32_t threads = 0;             // CPU workers; 0: one per core
   std::optional<bool> pin_threads;  // CPU workers to cores; nullopt: where each core has one
   std::string policy = std::string(kDefaultPolicy);  // MakePolicy
   bool drop_late = false;                            // DispatcherOptions::drop_late

@@ -181,6 +181,9 @@ HttpResponse AdminApi::Stats() const {
                 {"hits", cache.hits},
                 {"misses", cache.misses},
                 {"evictions", cache.evictions}});
+  const Runtime::SharingStats sharing = runtime_.sharing_stats();
+  json.Key("sharing");
+  Counts(json, {{"led", sharing.led}, {"joined", sharing.joined}, {"paths", sharing.paths}});
   json.Key("constants");
   Counts(json, {{"constants", constants.constants},
                 {"plain_bytes", constants.plain_bytes},

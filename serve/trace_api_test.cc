@@ -18,7 +18,7 @@ namespace {
 struct Fixture {
   explicit Fixture(uint32_t standing_sample = 0) {
     folder.Write("relu/model.onnx", IdentityModel(1, {-1}, "Exp"));
-    folder.Write("quiet/model.onnx", IdentityModel(1, {-1}, "Exp"));
+    folder.Write("quiet/model.onnx", IdentityModel(1, {-1}, "Neg"));
     folder.Write("quiet/config.yaml", "trace_sample: 0\n");
     RuntimeOptions runtime_options;
     runtime_options.threads = 2;
