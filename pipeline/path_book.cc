@@ -95,7 +95,7 @@ void PathBook::Refresh() {
   std::erase_if(added, [&](const PlannedGraphPtr& planned) {
     return std::find(removed.begin(), removed.end(), planned->id) != removed.end();
   });
-  for (const PlannedGraphPtr& planned : added) cut_.insert(planned->id);
+  for (const PlannedGraphPtr& planned : added) cut_[planned->id] = planned->options.name;
   std::vector<std::string> gone;
   for (const uint64_t id : removed) {
     if (cut_.erase(id) > 0) gone.push_back(NameOf(id));
@@ -161,7 +161,7 @@ void PathBook::AddRuns(Precision precision, const PathMap& map, Paths* paths) {
     std::vector<size_t> last_reader(path->calls.size());
     for (size_t i = 0; i < path->calls.size(); ++i) {
       const Call& call = path->calls[i];
-      run->calls.push_back({Planned(precision, call.segment),
+      run->calls.push_back({Planned(precision, call.segment, cut_.at(id)),
                             shared[call.segment.get()],
                             call.segment->deterministic,
                             call.inputs,
@@ -183,13 +183,15 @@ void PathBook::AddRuns(Precision precision, const PathMap& map, Paths* paths) {
   next_family_ += root.size();
 }
 
-PlannedGraphPtr PathBook::Planned(Precision precision, const SegmentPtr& segment) {
+PlannedGraphPtr PathBook::Planned(Precision precision, const SegmentPtr& segment,
+                                  const std::string& first_user) {
   std::weak_ptr<const PlannedGraph>& known = segments_[{precision, segment->id}];
   PlannedGraphPtr planned = known.lock();
   if (planned != nullptr) return planned;
   CompileOptions options;
   options.precision = precision;
-  options.name = segment->graph->name;
+  options.name = first_user;
+  if (segment->graph->num_nodes() > 0) options.name += "/" + segment->graph->nodes()[0].name;
   // Whoever runs it keeps the segment, so that later cuts find it again.
   auto* made = new PlannedGraph(Graph(*segment->graph), options);
   planned = PlannedGraphPtr(made, [segment, drop = drop_](const PlannedGraph* graph) {
