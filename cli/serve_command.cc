@@ -130,6 +130,7 @@ int Serve(const ServeFlags& flags) {
   options.http_port = flags.http_port;
   options.admin_port = flags.admin_port;
   options.tenant_weights = config.tenant_weights;
+  options.api.sessions = config.sessions;
   options.http.max_body_bytes = flags.max_body_bytes;
   options.http.max_connections = flags.max_connections;
   options.http.read_timeout = options.http.write_timeout = Seconds(flags.read_timeout_seconds);

@@ -225,12 +225,13 @@ Trial Try(const Target& target, const Shapes& given, Runtime& runtime) {
     }
     trial.inputs.push_back(std::move(*tensor));
   }
+  for (const PipelineState& state : servable.states) trial.inputs.push_back(state.initial);
   const RunResult result = runtime.Run(target.servable->executable, trial.inputs);
   if (!result.status.ok() && open.empty()) {
     trial.status = result.status.WithContext(
         trial.shapes.empty() ? "does not run" : "does not run on " + trial.shapes);
   }
-  for (size_t i = 0; i < result.outputs.size(); ++i) {
+  for (size_t i = 0; i < result.outputs.size() && i < servable.outputs.size(); ++i) {
     const Tensor& output = result.outputs[i];
     if (output.defined() && output.num_elements() == 0) {
       trial.empty_outputs.push_back(servable.outputs[i].name);

@@ -80,7 +80,9 @@ Status Elementwise(RuleContext& c) {
 Status MapRows(RuleContext& c) {
   const Graph* body = c.node().GraphAttr("body");
   if (!body) return c.Error("has no body");
-  if (body->inputs().size() != c.num_inputs() || body->outputs().size() != c.num_outputs()) {
+  const size_t joined = body->outputs().size();
+  const std::vector<int64_t> sized = c.node().IntsAttr("sizes");
+  if (body->inputs().size() != c.num_inputs() || joined + sized.size() != c.num_outputs()) {
     return c.Error("the body does not match inputs and outputs");
   }
   std::optional<int64_t> rows;
@@ -90,13 +92,40 @@ Status MapRows(RuleContext& c) {
     if (x->empty() || (rows && *rows != (*x)[0])) return c.Error("inputs differ in rows");
     rows = (*x)[0];
   }
-  for (size_t i = 0; i < c.num_outputs(); ++i) {
+  for (size_t i = joined; i < c.num_outputs(); ++i) {
+    c.Type(i, DType::kInt64);
+    if (rows) c.SetShape(i, {*rows});
+  }
+  for (size_t i = 0; i < joined; ++i) {
     const Value& made = body->value(body->outputs()[i]);
     c.Type(i, made.dtype);
     if (!rows || !made.shape.IsConcrete() || made.shape.dims.empty()) continue;
     Shape out = made.shape.ToConcrete();
     if (__builtin_mul_overflow(out[0], *rows, &out[0])) return c.Error("too many rows");
     c.SetShape(i, std::move(out));
+  }
+  return OkStatus();
+}
+
+// Its inputs themselves, of as many rows as each other and at most "limit".
+Status FanOut(RuleContext& c) {
+  const int64_t limit = c.node().IntAttr("limit", INT64_MAX);
+  std::optional<int64_t> rows;
+  for (size_t i = 0; i < c.num_inputs() && i < c.num_outputs(); ++i) {
+    c.Type(i, c.TypeOf(i));
+    const Shape* x = c.ShapeOf(i);
+    if (!x) continue;
+    const int64_t length = x->empty() ? 0 : (*x)[0];
+    if (rows && *rows != length) {
+      return InvalidArgumentError("its inputs differ in length: " + std::to_string(*rows) +
+                                  " and " + std::to_string(length));
+    }
+    if (length > limit) {
+      return InvalidArgumentError(std::to_string(length) + " elements, its limit is " +
+                                  std::to_string(limit));
+    }
+    rows = length;
+    c.SetShape(i, *x);
   }
   return OkStatus();
 }
@@ -135,6 +164,7 @@ constexpr RuleEntry kRules[] = {
     {"QConv", QConv},         {"QMatMul", QMatMul},
     {"QAdd", QAdd},           {"MapRows", MapRows},
     {"Window", Window},       {"PadTo", PadTo},
+    {"FanOut", FanOut},
 };
 
 }  // namespace

@@ -142,16 +142,32 @@ GlueOutputs Concat(GlueContext& c) {
   return One(c.Add("", "Concat", c.inputs, c.InputType(), {{"axis", c.options.Int("axis", 0)}}));
 }
 
+std::vector<ValueId> WithAxes(GlueContext& c, ValueId x) {
+  if (!c.options.Has("axes")) return {x};
+  return {x, c.Constant(Tensor::VectorInt64(c.options.Ints("axes")), "axes")};
+}
+
+GlueOutputs ReduceBool(GlueContext& c, bool any) {
+  ExpectType(c, DType::kBool);
+  const int64_t keep = c.options.Bool("keepdims", false) ? 1 : 0;
+  const ValueId numbers = c.Add("", "Cast", c.inputs, DType::kInt32,
+                                {{"to", static_cast<int64_t>(DType::kInt32)}}, "numbers");
+  const ValueId reduced = c.Add("", any ? "ReduceMax" : "ReduceMin", WithAxes(c, numbers),
+                                DType::kInt32, {{"keepdims", keep}}, "reduced");
+  return One(
+      c.Add("", "Cast", {reduced}, DType::kBool, {{"to", static_cast<int64_t>(DType::kBool)}}));
+}
+
 GlueOutputs Reduce(GlueContext& c) {
   const std::string kind = c.options.String("kind");
   const std::map<std::string, std::string> ops = {
       {"sum", "ReduceSum"}, {"mean", "ReduceMean"}, {"max", "ReduceMax"}, {"min", "ReduceMin"}};
+  if (kind == "any" || kind == "all") return ReduceBool(c, kind == "any");
   const auto op = ops.find(kind);
-  if (!Expect(c, op != ops.end(), "key 'kind': expected sum, mean, max or min")) return One({});
-  std::vector<ValueId> in = c.inputs;
-  if (c.options.Has("axes")) {
-    in.push_back(c.Constant(Tensor::VectorInt64(c.options.Ints("axes")), "axes"));
+  if (!Expect(c, op != ops.end(), "key 'kind': expected sum, mean, max or min; any or all")) {
+    return One({});
   }
+  const std::vector<ValueId> in = WithAxes(c, c.inputs[0]);
   const int64_t keep = c.options.Bool("keepdims", false) ? 1 : 0;
   return One(c.Add("", op->second, in, c.InputType(), {{"keepdims", keep}}));
 }
@@ -198,7 +214,7 @@ GlueOutputs LabelLookup(GlueContext& c) {
 constexpr GlueRow kGlue[] = {
     {"bytes", Bytes},
     {"cast", Cast},
-    {"concat", Concat, 0},
+    {"concat", Concat, 1, kAnyNumber},
     {"head", Head},
     {"label_lookup", LabelLookup},
     {"pad", Pad},
@@ -216,9 +232,17 @@ constexpr GlueRow kGlue[] = {
 
 std::vector<GlueRow> AllRows() {
   std::vector<GlueRow> rows(std::begin(kGlue), std::end(kGlue));
-  const std::span<const GlueRow> more = ImageGlue();
-  rows.insert(rows.end(), more.begin(), more.end());
+  for (const std::span<const GlueRow> more : {ImageGlue(), ValueGlue()}) {
+    rows.insert(rows.end(), more.begin(), more.end());
+  }
   return rows;
+}
+
+std::string TakesText(const GlueRow& row) {
+  if (row.max_inputs == kAnyNumber) return "'inputs', a list";
+  if (row.max_inputs > row.inputs) return "one 'input' or two 'inputs'";
+  if (row.inputs == 0) return "no input";
+  return row.inputs == 1 ? "one 'input'" : "'inputs', a list of " + std::to_string(row.inputs);
 }
 
 }  // namespace
@@ -258,12 +282,10 @@ ValueId GlueContext::Constant(Tensor tensor, const std::string& suffix) {
 GlueOutputs AddGlue(const std::string& op, GlueContext& context) {
   for (const GlueRow& row : AllRows()) {
     if (row.name != op) continue;
-    if (context.inputs.empty() || (row.inputs != 0 && context.inputs.size() != row.inputs)) {
-      return InvalidArgumentError(
-          context.options.where() + ": '" + op + "' takes " +
-          (row.inputs == 1 ? "one 'input'"
-                           : "'inputs', a list" +
-                                 (row.inputs == 0 ? "" : " of " + std::to_string(row.inputs))));
+    const size_t inputs = context.inputs.size();
+    if (inputs < row.inputs || inputs > std::max(row.inputs, row.max_inputs)) {
+      return InvalidArgumentError(context.options.where() + ": '" + op + "' takes " +
+                                  TakesText(row));
     }
     GlueOutputs outputs = row.add(context);
     PLEXUS_RETURN_IF_ERROR(context.options.Finish());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,9 @@ struct GlueOutput {
   std::string name;  // "" for an operator with one output
   ValueId value;
 };
+
+// A scalar of `dtype`, not BYTES; nothing where the type cannot hold `number`.
+std::optional<Tensor> ScalarOf(DType dtype, double number);
 
 // Adds operator `op`; kInvalidArgument names the stage and what it expected.
 Result<std::vector<GlueOutput>> AddGlue(const std::string& op, GlueContext& context);

@@ -12,11 +12,18 @@ using GlueOutputs = Result<std::vector<GlueOutput>>;
 struct GlueRow {
   std::string_view name;
   GlueOutputs (*add)(GlueContext&);
-  size_t inputs = 1;  // 0: any number from 1 on
+  size_t inputs = 1;      // at least
+  size_t max_inputs = 0;  // 0: exactly `inputs`
 };
+inline constexpr size_t kAnyNumber = SIZE_MAX;
 
 // Images and the text on them.
 std::span<const GlueRow> ImageGlue();
+// Constants, arithmetic, comparisons, and choosing elements.
+std::span<const GlueRow> ValueGlue();
+
+// A tensor whose elements all are `value` as written; at most 2^20 of them.
+Result<Tensor> FilledTensor(DType dtype, const Shape& shape, const std::string& value);
 
 // What operators share. A failed expectation makes AddGlue fail, whatever the operator returns.
 inline GlueOutputs One(ValueId value) { return std::vector<GlueOutput>{{"", value}}; }

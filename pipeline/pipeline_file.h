@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "graph/graph.h"
 
@@ -23,6 +24,14 @@ struct PipelineStage {
   size_t constant_bytes = 0;        // likewise
 };
 
+// What the pipeline keeps from one request of a session to the next. Its graph reads the state as
+// inputs after those of the file and gives the next one as outputs after those of the file.
+struct PipelineState {
+  std::string name;
+  SymbolicShape shape;  // that every value of it has
+  Tensor initial;       // open sizes are 0
+};
+
 struct PipelineFile {
   std::string name;
   GraphPtr graph;                    // the static part: models and glue inlined into one graph
@@ -31,6 +40,8 @@ struct PipelineFile {
   std::vector<std::string> models;           // names of the models it uses
   std::vector<PipelineStage> stages;         // in the file's order
   std::string tenant;                        // "" for the default
+  std::vector<PipelineState> states;         // none: requests have nothing to do with each other
+  Duration session_idle = std::chrono::seconds(60);  // how long a session may stand unused
 };
 
 // Gives the graph of a model by name; kNotFound when there is none.

@@ -247,7 +247,7 @@ class PlanBuilder {
       for (const auto& [name, attribute] : node.attributes) {
         const auto* body = std::get_if<GraphPtr>(&attribute);
         if (body != nullptr && IsControlFlow(node)) {
-          step.bodies.emplace_back(name, PlanBody(**body, planned_.options));
+          step.bodies.emplace_back(name, planned_.bodies->Get(*body, planned_));
         }
       }
       plan_->host_steps.push_back(std::move(step));
@@ -261,7 +261,7 @@ class PlanBuilder {
     std::vector<ValueId> outer_inputs;
     Graph rest = Extract(*graph_, mask, outputs, &outer_inputs);
     plan_->rest_inputs = SlotsOf(outer_inputs);
-    plan_->rest = std::make_shared<const PlannedGraph>(std::move(rest), planned_.options);
+    plan_->rest = std::make_shared<const PlannedGraph>(std::move(rest), planned_);
     for (ValueId id : outputs) {
       plan_->rest_outputs.push_back(slots_[id.value()] = plan_->num_slots++);
     }
@@ -304,6 +304,27 @@ void InlineGraph(Graph& into, const Graph& body, const Node& node, std::vector<N
   }
 }
 
+// The node with its inputs checked for what it would have checked: as many rows as it may walk, and
+// as each other.
+Node WithCheckedRows(Graph& graph, Node node, std::vector<Node>* nodes) {
+  Node check;
+  check.domain = std::string(kPlexusDomain);
+  check.op = "FanOut";
+  check.version = 1;
+  check.name = node.name;
+  check.inputs = node.inputs;
+  check.attributes["stage"] = int64_t{1};
+  check.attributes["limit"] = node.IntAttr("limit", INT64_MAX);
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const Value& source = graph.value(node.inputs[i]);
+    node.inputs[i] =
+        graph.AddValue({node.name + "/rows" + std::to_string(i), source.dtype, source.shape, {}});
+    check.outputs.push_back(node.inputs[i]);
+  }
+  nodes->push_back(std::move(check));
+  return node;
+}
+
 // MapRows over a body whose rows are proven independent becomes the body itself, on all rows.
 Status InlineRowMaps(Graph& graph) {
   std::vector<Node> nodes;
@@ -311,7 +332,7 @@ Status InlineRowMaps(Graph& graph) {
   for (const Node& node : std::vector<Node>(graph.nodes())) {
     const Graph* body = node.op == "MapRows" ? node.GraphAttr("body") : nullptr;
     const bool wires_through =
-        body != nullptr && body->captures().empty() &&
+        body != nullptr && body->captures().empty() && !node.HasAttr("sizes") &&
         std::all_of(node.outputs.begin(), node.outputs.end(),
                     [](ValueId id) { return id.valid(); }) &&
         std::none_of(body->outputs().begin(), body->outputs().end(), [&](ValueId id) {
@@ -324,11 +345,30 @@ Status InlineRowMaps(Graph& graph) {
       continue;
     }
     PLEXUS_ASSIGN_OR_RETURN(const Graph general, GeneralizeRows(*body));
-    InlineGraph(graph, general, node, &nodes);
+    const bool checked = node.HasAttr("limit") || node.inputs.size() > 1;
+    InlineGraph(graph, general, checked ? WithCheckedRows(graph, node, &nodes) : node, &nodes);
     changed = true;
   }
   if (changed) graph.nodes() = std::move(nodes);
   return OkStatus();
+}
+
+// The body as a graph of its own, its captures as trailing inputs.
+Graph WithCapturesAsInputs(const Graph& body) {
+  Graph graph = body;
+  // A capture that this body does not read still takes its place among the inputs.
+  for (size_t i = 0; i < graph.captures().size(); ++i) {
+    ValueId id = graph.captures()[i];
+    if (id.valid()) {
+      graph.inputs().push_back(id);
+    } else {
+      Value unread;
+      unread.name = "unread capture " + std::to_string(i);
+      graph.AddInput(std::move(unread));
+    }
+  }
+  graph.captures().clear();
+  return graph;
 }
 
 Status CheckSupported(const Graph& graph, const Evaluator& evaluator) {
@@ -347,26 +387,50 @@ Status CheckSupported(const Graph& graph, const Evaluator& evaluator) {
   return OkStatus();
 }
 
+// What is left to do after Canonicalize, which has been in the bodies already. The bodies of a
+// pipeline's stages hold whole models: they are treated as such, once, not for each shape class.
+Status PrepareCanonical(Graph& graph) {
+  PLEXUS_RETURN_IF_ERROR(InlineRowMaps(graph));
+  PLEXUS_RETURN_IF_ERROR(OptimizeWeights(graph));
+  for (Node& node : graph.nodes()) {
+    if (!node.HasAttr("stage") && node.op != "MapRows") continue;
+    for (auto& [name, attribute] : node.attributes) {
+      auto* body = std::get_if<GraphPtr>(&attribute);
+      if (body == nullptr) continue;
+      Graph prepared = **body;
+      PLEXUS_RETURN_IF_ERROR(PrepareCanonical(prepared));
+      *body = std::make_shared<const Graph>(std::move(prepared));
+    }
+  }
+  return MarkFusionGroups(graph);
+}
+
 }  // namespace
 
 PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
-    : id(NextPlannedGraphId()), graph(std::move(g)), options(std::move(o)) {}
+    : id(NextPlannedGraphId()),
+      graph(std::move(g)),
+      options(std::move(o)),
+      bodies(std::make_shared<BodyTable>()) {}
 
-PlannedGraphPtr PlanBody(const Graph& body, const CompileOptions& options) {
-  Graph graph = body;
-  // A capture that this body does not read still takes its place among the inputs.
-  for (size_t i = 0; i < graph.captures().size(); ++i) {
-    ValueId id = graph.captures()[i];
-    if (id.valid()) {
-      graph.inputs().push_back(id);
-    } else {
-      Value unread;
-      unread.name = "unread capture " + std::to_string(i);
-      graph.AddInput(std::move(unread));
-    }
+PlannedGraph::PlannedGraph(Graph g, const PlannedGraph& whole)
+    : id(NextPlannedGraphId()),
+      graph(std::move(g)),
+      options(whole.options),
+      bodies(whole.bodies) {}
+
+PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) {
+  std::lock_guard lock(mutex_);
+  const auto found = entries_.find(body.get());
+  // An entry whose source has gone may stand under the address of another graph by now.
+  if (found != entries_.end() && found->second.source.lock() == body) {
+    if (PlannedGraphPtr planned = found->second.planned.lock()) return planned;
   }
-  graph.captures().clear();
-  return std::make_shared<const PlannedGraph>(std::move(graph), options);
+  std::erase_if(entries_, [](const auto& e) { return e.second.planned.expired(); });
+  PlannedGraphPtr planned =
+      std::make_shared<const PlannedGraph>(WithCapturesAsInputs(*body), whole);
+  entries_[body.get()] = {body, planned};
+  return planned;
 }
 
 PlannedGraphPtr HostStep::Body(const std::string& attribute) const {
@@ -385,9 +449,7 @@ Result<Graph> PrepareGraph(const Graph& imported, const Evaluator& evaluator) {
   Graph graph = imported;
   PLEXUS_RETURN_IF_ERROR(CheckSupported(graph, evaluator));
   PLEXUS_RETURN_IF_ERROR(Canonicalize(graph, evaluator));
-  PLEXUS_RETURN_IF_ERROR(InlineRowMaps(graph));
-  PLEXUS_RETURN_IF_ERROR(OptimizeWeights(graph));
-  PLEXUS_RETURN_IF_ERROR(MarkFusionGroups(graph));
+  PLEXUS_RETURN_IF_ERROR(PrepareCanonical(graph));
   PLEXUS_RETURN_IF_ERROR(graph.Validate());
   return graph;
 }

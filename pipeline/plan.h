@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
@@ -20,16 +22,33 @@ namespace plexus {
 
 // A graph that is planned per shape class: a whole model, what is left of one after a host step, or
 // the body of a control-flow node. Formal inputs first, captures after them.
+class BodyTable;
 struct PlannedGraph {
   PlannedGraph(Graph g, CompileOptions o);
+  // A body or a rest of `whole`.
+  PlannedGraph(Graph g, const PlannedGraph& whole);
   const uint64_t id;  // unique in the process; part of the cache key
   const Graph graph;
   const CompileOptions options;
+  const std::shared_ptr<BodyTable> bodies;  // of the root graph and all that came of it
 };
 using PlannedGraphPtr = std::shared_ptr<const PlannedGraph>;
 
-// The body of If/Loop/Scan/MapRows ready to be planned; captures become trailing inputs.
-PlannedGraphPtr PlanBody(const Graph& body, const CompileOptions& options);
+// Bodies that are in use, by the graph that they were made of: plans for several shape classes of
+// one graph run the same bodies, and so the plans that those have. Thread-safe.
+class BodyTable {
+ public:
+  // The body of If/Loop/Scan/MapRows ready to be planned; captures become trailing inputs.
+  PlannedGraphPtr Get(const GraphPtr& body, const PlannedGraph& whole);
+
+ private:
+  struct Entry {
+    std::weak_ptr<const Graph> source;  // the key's object, or gone
+    std::weak_ptr<const PlannedGraph> planned;
+  };
+  std::mutex mutex_;  // guards entries_
+  std::map<const Graph*, Entry> entries_;
+};
 
 // Index into the values that a running plan holds.
 using Slot = uint32_t;

@@ -1,10 +1,5 @@
 #include "pipeline/request.h"
 
-#include <cstring>
-#include <map>
-
-#include "program/reference/reference.h"
-
 namespace plexus {
 namespace {
 
@@ -23,53 +18,6 @@ std::vector<KnownInput> KnownInputs(const Tensors& inputs) {
   std::vector<KnownInput> known;
   for (const Tensor& t : inputs) known.push_back({t.dtype(), t.shape(), std::nullopt});
   return known;
-}
-
-Result<bool> ToBool(const Tensor& t) {
-  if (t.num_elements() != 1) return InvalidArgumentError("condition is not one value");
-  PLEXUS_ASSIGN_OR_RETURN(const std::vector<int64_t> value, ToInt64Vector(t));
-  return value[0] != 0;
-}
-
-// Concatenates on axis 0 what one iteration or row each gave; all alike but for axis 0.
-Result<Tensor> ConcatRows(const Tensors& parts) {
-  Shape shape = parts[0].shape();
-  int64_t rows = 0;
-  for (const Tensor& part : parts) {
-    if (part.dtype() != parts[0].dtype() || part.shape().size() != shape.size() || shape.empty() ||
-        !std::equal(shape.begin() + 1, shape.end(), part.shape().begin() + 1)) {
-      return InvalidArgumentError("rows differ in shape: " + ShapeToString(shape) + " and " +
-                                  ShapeToString(part.shape()));
-    }
-    rows += part.shape()[0];
-  }
-  shape[0] = rows;
-  PLEXUS_ASSIGN_OR_RETURN(Tensor out, Tensor::Allocate(parts[0].dtype(), shape));
-  int64_t at = 0;
-  for (const Tensor& part : parts) {
-    if (part.dtype() == DType::kString) {
-      for (const std::string& text : part.strings()) out.AssignString(at++, text);
-    } else {
-      std::memcpy(out.raw_mutable() + at, part.raw(), part.size_bytes());
-      at += static_cast<int64_t>(part.size_bytes());
-    }
-  }
-  PLEXUS_RETURN_IF_ERROR(HostScope::TakeFailure());
-  return out;
-}
-
-// Row `i` of t as [1, ...]; shares the storage.
-Tensor Row(const Tensor& t, int64_t i) {
-  Shape shape = t.shape();
-  const int64_t rows = shape[0];
-  shape[0] = 1;
-  if (t.dtype() == DType::kString) {
-    const int64_t n = t.num_elements() / rows;
-    const auto begin = t.strings().begin() + i * n;
-    return Tensor::FromStrings(shape, std::vector<std::string>(begin, begin + n));
-  }
-  const size_t row_bytes = t.size_bytes() / rows;
-  return Tensor::FromBuffer(t.dtype(), shape, t.buffer(), t.offset_bytes() + i * row_bytes);
 }
 
 bool IsLongForAWorker(const Tensors& inputs) {
@@ -167,16 +115,48 @@ Request::Request(RequestEnvironment& env, RequestAttributes attributes)
       memory_(std::make_shared<MemoryBudget>(
           "the request",
           attributes.memory_bytes == 0 ? env.request_memory_bytes : attributes.memory_bytes,
-          env.memory)) {}
+          env.memory)),
+      root_(*this) {}
+
+Request::Request(Request* parent)
+    : env_(parent->env_),
+      attributes_(parent->attributes_),
+      memory_(parent->memory_),
+      root_(parent->root_) {}
+
+std::shared_ptr<Request> Request::NewLane() {
+  const std::shared_ptr<Request> lane(new Request(this));
+  std::unique_lock lock(mutex_);
+  std::erase_if(lanes_, [](const auto& weak) { return weak.expired(); });
+  lanes_.push_back(lane);
+  if (cancelled()) {
+    const Status why = cancel_reason_;
+    lock.unlock();
+    lane->Cancel(why);
+  }
+  return lane;
+}
+
+void Request::NoteSubmit() {
+  std::atomic<TimePoint>& first = root_.first_submit_;
+  if (first.load(std::memory_order_relaxed) != TimePoint{}) return;
+  TimePoint none{};
+  first.compare_exchange_strong(none, env_.clock.Now(), std::memory_order_relaxed);  // a timing
+}
 
 void Request::Cancel(Status why) {
   JobId job;
+  std::vector<std::weak_ptr<Request>> lanes;
   {
     std::lock_guard lock(mutex_);
     if (cancelled_.load(std::memory_order_relaxed)) return;  // mutex_ orders it
     cancel_reason_ = why;
     cancelled_.store(true, std::memory_order_release);  // publishes cancel_reason_
     job = job_;
+    lanes = lanes_;
+  }
+  for (const auto& weak : lanes) {
+    if (const std::shared_ptr<Request> lane = weak.lock()) lane->Cancel(why);
   }
   if (job.valid()) env_.dispatcher.Cancel(job, std::move(why));
   LeaveFlight();
@@ -216,11 +196,6 @@ Result<Tensors> Request::Evaluate(const HostStep& step, const Tensors& inputs,
   return env_.evaluator.Evaluate(*step.owner, step.owner->node(step.node), inputs, captures);
 }
 
-Result<Tensor> Request::JoinRows(const Tensors& parts) const {
-  HostScope scope(memory_, &alive_);
-  return ConcatRows(parts);
-}
-
 TimePoint Request::TraceFrom() const {
   return env_.trace.enabled() && attributes_.traced ? env_.clock.Now() : TimePoint{};
 }
@@ -251,9 +226,7 @@ Task<Result<Tensors>> Request::RunJob(const GraphPlan* plan, Tensors inputs) {
   spec.attributes = attributes_;
   spec.attributes.remaining_path = after;
   spec.listener = this;
-  if (first_submit() == TimePoint{}) {
-    first_submit_.store(env_.clock.Now(), std::memory_order_relaxed);  // written here alone
-  }
+  NoteSubmit();
   JobAwaiter awaiter{*this, std::move(spec), OkStatus()};
   Result<Tensors> outputs = co_await awaiter;
   // What it takes alone, not how long it waited; by now with what this run taught.
@@ -332,7 +305,6 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
   const Node& node = step->owner->node(step->node);
   const TimePoint from = TraceFrom();
   Result<Tensors> outputs = Tensors();
-  bool names_node = false;
   if (!step->bodies.empty() && node.op == "If") {
     outputs = co_await RunIf(step, std::move(inputs), std::move(captures), depth);
   } else if (!step->bodies.empty() && node.op == "Loop") {
@@ -347,110 +319,8 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
     const TimePoint from = env_.clock.Now();
     outputs = Evaluate(*step, inputs, captures);
     spent_ += env_.clock.Now() - from;
-    names_node = true;
   }
   TraceSpan(TraceKind::kHostStep, node.op, node.name, from);
-  if (!outputs.ok() && !names_node) {
-    co_return outputs.status().WithContext("node '" + node.name + "' (" + node.op + ")");
-  }
-  co_return outputs;
-}
-
-Task<Result<Tensors>> Request::RunIf(const HostStep* step, Tensors inputs, Tensors captures,
-                                     int depth) {
-  Result<bool> condition = ToBool(inputs[0]);
-  if (!condition.ok()) co_return condition.status();
-  PlannedGraphPtr body = step->Body(*condition ? "then_branch" : "else_branch");
-  co_return co_await RunGraph(std::move(body), std::move(captures), depth + 1);
-}
-
-// Loop(M?, cond?, v_initial...) → (v_final..., scan_outputs...), ONNX opset 13 and later.
-Task<Result<Tensors>> Request::RunLoop(const HostStep* step, Tensors inputs, Tensors captures,
-                                       int depth) {
-  const Node& node = step->owner->node(step->node);
-  const PlannedGraphPtr body = step->Body("body");
-  int64_t max_trips = INT64_MAX;
-  if (!inputs.empty() && inputs[0].defined()) {
-    Result<std::vector<int64_t>> m = ToInt64Vector(inputs[0]);
-    if (!m.ok() || m->size() != 1) co_return InvalidArgumentError("bad trip count");
-    max_trips = (*m)[0];
-  }
-  bool going = true;
-  if (inputs.size() > 1 && inputs[1].defined()) {
-    Result<bool> condition = ToBool(inputs[1]);
-    if (!condition.ok()) co_return condition.status();
-    going = *condition;
-  }
-  Tensors carried(inputs.begin() + std::min<size_t>(2, inputs.size()), inputs.end());
-  const size_t num_scans = body->graph.outputs().size() - 1 - carried.size();
-  std::vector<Tensors> scans(num_scans);
-  for (int64_t trip = 0; going && trip < max_trips; ++trip) {
-    if (trip >= kMaxLoopIterations) {
-      co_return ResourceExhaustedError("more than " + std::to_string(kMaxLoopIterations) +
-                                       " iterations");
-    }
-    Tensors arguments = {Tensor::ScalarInt64(trip), Tensor::Of<uint8_t>(DType::kBool, {}, {1})};
-    arguments.insert(arguments.end(), carried.begin(), carried.end());
-    arguments.insert(arguments.end(), captures.begin(), captures.end());
-    Result<Tensors> results = co_await RunGraph(body, std::move(arguments), depth + 1);
-    if (!results.ok()) co_return results.status();
-    Result<bool> condition = ToBool((*results)[0]);
-    if (!condition.ok()) co_return condition.status();
-    going = *condition;
-    for (size_t i = 0; i < carried.size(); ++i) carried[i] = std::move((*results)[1 + i]);
-    for (size_t i = 0; i < num_scans; ++i) {
-      Tensor element = std::move((*results)[1 + carried.size() + i]);
-      Shape row = element.shape();
-      row.insert(row.begin(), 1);
-      scans[i].push_back(element.Reshaped(std::move(row)));
-    }
-  }
-  Tensors outputs = std::move(carried);
-  for (size_t i = 0; i < num_scans; ++i) {
-    if (scans[i].empty()) {  // no iteration: the body's declared type, zero rows
-      const Value& declared = body->graph.value(body->graph.outputs()[1 + outputs.size()]);
-      Shape shape = {0};
-      for (const SymbolicDim& d : declared.shape.dims) shape.push_back(d.value.value_or(0));
-      Result<Tensor> empty = Tensor::Allocate(declared.dtype, shape);
-      if (!empty.ok()) co_return empty.status();
-      outputs.push_back(std::move(*empty));
-      continue;
-    }
-    Result<Tensor> stacked = JoinRows(scans[i]);
-    if (!stacked.ok()) co_return stacked.status();
-    outputs.push_back(std::move(*stacked));
-  }
-  outputs.resize(node.outputs.size());
-  co_return outputs;
-}
-
-Task<Result<Tensors>> Request::RunMapRows(const HostStep* step, Tensors inputs, Tensors captures,
-                                          int depth) {
-  const Node& node = step->owner->node(step->node);
-  const PlannedGraphPtr body = step->Body("body");
-  if (inputs.empty()) co_return InvalidArgumentError("MapRows without inputs");
-  for (const Tensor& t : inputs) {
-    if (t.rank() == 0 || t.shape()[0] != inputs[0].shape()[0]) {
-      co_return InvalidArgumentError("inputs differ in their number of rows");
-    }
-  }
-  const int64_t rows = inputs[0].shape()[0];
-  if (rows == 0) co_return Evaluate(*step, inputs, captures);
-  std::vector<Tensors> parts(node.outputs.size());
-  for (int64_t row = 0; row < rows; ++row) {
-    Tensors arguments;
-    for (const Tensor& t : inputs) arguments.push_back(Row(t, row));
-    arguments.insert(arguments.end(), captures.begin(), captures.end());
-    Result<Tensors> results = co_await RunGraph(body, std::move(arguments), depth + 1);
-    if (!results.ok()) co_return results.status();
-    for (size_t i = 0; i < parts.size(); ++i) parts[i].push_back(std::move((*results)[i]));
-  }
-  Tensors outputs;
-  for (const Tensors& part : parts) {
-    Result<Tensor> joined = JoinRows(part);
-    if (!joined.ok()) co_return joined.status();
-    outputs.push_back(std::move(*joined));
-  }
   co_return outputs;
 }
 

@@ -47,7 +47,9 @@ inline constexpr int kMaxBodyDepth = 32;
 using Tensors = std::vector<Tensor>;
 
 // Kept alive by its coroutine and by whoever may cancel it. Cancel is thread-safe; everything else
-// belongs to the coroutine, which moves between threads but runs on one at a time.
+// belongs to the coroutine, which moves between threads but runs on one at a time. A fan-out walks
+// several elements at once: each further one in a lane, a Request of its own that shares this one's
+// memory and is cancelled with it.
 class Request : public CancelToken,
                 public JobListener,
                 public std::enable_shared_from_this<Request> {
@@ -76,6 +78,12 @@ class Request : public CancelToken,
   struct JobAwaiter;
   struct HostPoolAwaiter;
   struct FlightAwaiter;
+  struct FanOut;
+  struct LanesAwaiter;
+
+  explicit Request(Request* parent);  // a lane
+  std::shared_ptr<Request> NewLane();
+  void NoteSubmit();
 
   void OnJobDone(JobId job, Status status, JobBuffers buffers) override;
   Status CheckAlive() const;  // the reason once cancelled or timed out
@@ -85,7 +93,8 @@ class Request : public CancelToken,
   Result<Tensors> AllocateOutputs(const Program& program) const;
   Result<Tensors> Evaluate(const HostStep& step, const Tensors& inputs,
                            const Tensors& captures) const;
-  Result<Tensor> JoinRows(const Tensors& parts) const;
+  // On axis 0; `pad` may be null (see JoinRows in program/reference).
+  Result<Tensor> Join(const Tensors& parts, const Tensor* pad) const;
 
   // For traces: the time if this request is recorded now, else TimePoint{}; and a span from there
   // (nothing if that is TimePoint{}), named `name` and, if there is one, `detail`.
@@ -100,10 +109,16 @@ class Request : public CancelToken,
   Task<Result<Tensors>> RunLoop(const HostStep* step, Tensors inputs, Tensors captures, int depth);
   Task<Result<Tensors>> RunMapRows(const HostStep* step, Tensors inputs, Tensors captures,
                                    int depth);
+  Task<Status> RunElements(FanOut* fan, bool is_lane);
+  Task<Status> RunElementsAgain(FanOut* fan);
+  static DetachedTask RunLane(std::shared_ptr<Request> lane, FanOut* fan);
+  bool IsShortOfMemory() const;
+  Result<Tensors> Gather(const Node& node, std::vector<Tensors> results) const;
 
   RequestEnvironment& env_;
   RequestAttributes attributes_;
   const std::shared_ptr<MemoryBudget> memory_;
+  Request& root_;  // the request that this is a lane of, or itself; outlives its lanes' work
   const HostScope::Alive alive_ = [this] { return CheckAlive(); };
   // What the request took so far without waiting: its jobs alone on the device, its host steps.
   Duration spent_{0};
@@ -116,9 +131,10 @@ class Request : public CancelToken,
   std::atomic<TimePoint> first_submit_{TimePoint{}};  // for the timings: orders nothing
 
   std::atomic<bool> cancelled_{false};
-  mutable std::mutex mutex_;  // guards cancel_reason_, job_ and boarded_
+  mutable std::mutex mutex_;  // guards cancel_reason_, job_, lanes_ and boarded_
   Status cancel_reason_;
   JobId job_;
+  std::vector<std::weak_ptr<Request>> lanes_;
   std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
 
   // Hand-over from OnJobDone to the coroutine that waits for it.

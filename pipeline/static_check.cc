@@ -34,21 +34,44 @@ Status CheckSize(const KnownValue& value, const Node& node, size_t max_value_byt
                                 " bytes that a value may have here");
 }
 
-}  // namespace
-
-Result<std::vector<KnownValue>> InferStatically(const Graph& graph, size_t max_value_bytes) {
-  std::vector<KnownValue> known(graph.num_values());
-  for (size_t i = 0; i < known.size(); ++i) {
-    const Value& value = graph.value(ValueId(static_cast<uint32_t>(i)));
-    if (value.IsConstant()) known[i] = FromDeclaration(value);
+// One walk of a graph; the bodies of a pipeline's stages are walked too: who wrote them meant them
+// to run. A model's own control flow is left to the run.
+class Checker {
+ public:
+  Checker(const Graph& graph, size_t max_value_bytes)
+      : graph_(graph), max_value_bytes_(max_value_bytes), known_(graph.num_values()) {
+    for (size_t i = 0; i < known_.size(); ++i) {
+      const Value& value = graph.value(ValueId(static_cast<uint32_t>(i)));
+      if (value.IsConstant()) known_[i] = FromDeclaration(value);
+    }
   }
-  for (ValueId id : graph.inputs()) known[id.value()] = FromDeclaration(graph.value(id));
-  for (const Node& node : graph.nodes()) {
-    std::vector<KnownValue> inputs;
-    for (ValueId id : node.inputs) inputs.push_back(id.valid() ? known[id.value()] : KnownValue());
+
+  Status Run(std::vector<KnownValue> inputs, std::vector<KnownValue> captures) {
+    for (size_t i = 0; i < inputs.size(); ++i) Set(graph_.inputs()[i], std::move(inputs[i]));
+    for (size_t i = 0; i < captures.size(); ++i) Set(graph_.captures()[i], std::move(captures[i]));
+    for (const Node& node : graph_.nodes()) PLEXUS_RETURN_IF_ERROR(RunNode(node));
+    return OkStatus();
+  }
+
+  KnownValue Output(size_t i) const { return known_[graph_.outputs()[i].value()]; }
+
+ private:
+  void Set(ValueId id, KnownValue known) {
+    if (id.valid()) known_[id.value()] = std::move(known);
+  }
+  std::vector<KnownValue> Read(const std::vector<ValueId>& ids) const {
+    std::vector<KnownValue> values;
+    for (ValueId id : ids) values.push_back(id.valid() ? known_[id.value()] : KnownValue());
+    return values;
+  }
+
+  Status RunNode(const Node& node) {
+    const std::vector<KnownValue> inputs = Read(node.inputs);
     std::vector<KnownValue> outputs(node.outputs.size());
-    if (HasShapeRule(node)) {
-      Result<std::vector<KnownValue>> inferred = InferNode(graph, node, inputs);
+    if (node.HasAttr("stage") && node.op != "FanOut") {
+      PLEXUS_RETURN_IF_ERROR(RunStage(node, inputs, outputs));
+    } else if (HasShapeRule(node)) {
+      Result<std::vector<KnownValue>> inferred = InferNode(graph_, node, inputs);
       if (inferred.ok()) {
         outputs = std::move(*inferred);
       } else if (inferred.status().code() != StatusCode::kUnimplemented) {
@@ -57,12 +80,111 @@ Result<std::vector<KnownValue>> InferStatically(const Graph& graph, size_t max_v
     }
     for (size_t i = 0; i < node.outputs.size() && i < outputs.size(); ++i) {
       if (!node.outputs[i].valid()) continue;
-      PLEXUS_RETURN_IF_ERROR(CheckSize(outputs[i], node, max_value_bytes));
-      known[node.outputs[i].value()] = std::move(outputs[i]);
+      PLEXUS_RETURN_IF_ERROR(CheckSize(outputs[i], node, max_value_bytes_));
+      known_[node.outputs[i].value()] = std::move(outputs[i]);
     }
+    return OkStatus();
   }
+
+  Status RunStage(const Node& node, std::vector<KnownValue> inputs,
+                  std::vector<KnownValue>& outputs) {
+    const std::string where = "stage '" + node.name + "'";
+    const std::vector<KnownValue> captures = Read(node.implicit_inputs);
+    if (node.op == "If") {
+      const KnownValue& condition = inputs[0];
+      if (condition.shape && NumElementsUnchecked(*condition.shape) != 1) {
+        return InvalidArgumentError(where + ": the predicate is " +
+                                    ShapeToString(*condition.shape) + ", not one value");
+      }
+      return RunBranches(node, captures, outputs).WithContext(where);
+    }
+    for (KnownValue& input : inputs) input.contents.reset();
+    if (node.op == "MapRows") return RunRows(node, inputs, captures, outputs).WithContext(where);
+    return RunLoop(node, inputs, captures, outputs).WithContext(where);
+  }
+
+  Status RunBranches(const Node& node, const std::vector<KnownValue>& captures,
+                     std::vector<KnownValue>& outputs) {
+    Checker yes(*node.GraphAttr("then_branch"), max_value_bytes_);
+    Checker no(*node.GraphAttr("else_branch"), max_value_bytes_);
+    PLEXUS_RETURN_IF_ERROR(yes.Run({}, captures));
+    PLEXUS_RETURN_IF_ERROR(no.Run({}, captures));
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const KnownValue a = yes.Output(i), b = no.Output(i);
+      outputs[i].dtype = a.dtype;
+      if (a.shape == b.shape) outputs[i].shape = a.shape;
+    }
+    return OkStatus();
+  }
+
+  Status RunRows(const Node& node, std::vector<KnownValue> inputs,
+                 const std::vector<KnownValue>& captures, std::vector<KnownValue>& outputs) {
+    std::optional<int64_t> rows;
+    for (KnownValue& input : inputs) {
+      if (!input.shape) continue;
+      if (input.shape->empty()) return InvalidArgumentError("a scalar has no axis to walk");
+      int64_t& length = (*input.shape)[0];
+      if (rows && *rows != length) {
+        return InvalidArgumentError("its inputs differ in length: " + std::to_string(*rows) +
+                                    " and " + std::to_string(length));
+      }
+      rows = length;
+      length = 1;
+    }
+    Checker body(*node.GraphAttr("body"), max_value_bytes_);
+    PLEXUS_RETURN_IF_ERROR(body.Run(std::move(inputs), captures));
+    for (size_t i = 0; i < body.graph_.outputs().size(); ++i) {
+      KnownValue made = body.Output(i);
+      made.contents.reset();
+      if (made.shape && made.shape->empty()) made.shape = Shape{1};
+      if (made.shape && (!rows || __builtin_mul_overflow((*made.shape)[0], *rows,
+                                                         &(*made.shape)[0]))) {
+        made.shape.reset();
+      }
+      outputs[i] = std::move(made);
+    }
+    return OkStatus();
+  }
+
+  // The first turn is met by every request; later ones as far as the state keeps its shape.
+  Status RunLoop(const Node& node, const std::vector<KnownValue>& inputs,
+                 const std::vector<KnownValue>& captures, std::vector<KnownValue>& outputs) {
+    std::vector<KnownValue> arguments = {{DType::kInt64, Shape{}, std::nullopt},
+                                         {DType::kBool, Shape{}, std::nullopt}};
+    arguments.insert(arguments.end(), inputs.begin() + 2, inputs.end());
+    for (bool settled = false; !settled;) {
+      Checker body(*node.GraphAttr("body"), max_value_bytes_);
+      PLEXUS_RETURN_IF_ERROR(body.Run(arguments, captures));
+      const KnownValue going = body.Output(0);
+      if (going.shape && NumElementsUnchecked(*going.shape) != 1) {
+        return InvalidArgumentError("the value of 'while' is " + ShapeToString(*going.shape) +
+                                    ", not one value");
+      }
+      settled = true;
+      for (size_t i = 2; i < arguments.size(); ++i) {
+        if (!arguments[i].shape || body.Output(i - 1).shape == arguments[i].shape) continue;
+        arguments[i].shape.reset();
+        settled = false;
+      }
+    }
+    for (size_t i = 0; i < outputs.size(); ++i) outputs[i] = arguments[2 + i];
+    return OkStatus();
+  }
+
+  const Graph& graph_;
+  const size_t max_value_bytes_;
+  std::vector<KnownValue> known_;  // by value
+};
+
+}  // namespace
+
+Result<std::vector<KnownValue>> InferStatically(const Graph& graph, size_t max_value_bytes) {
+  std::vector<KnownValue> inputs;
+  for (ValueId id : graph.inputs()) inputs.push_back(FromDeclaration(graph.value(id)));
+  Checker checker(graph, max_value_bytes);
+  PLEXUS_RETURN_IF_ERROR(checker.Run(std::move(inputs), {}));
   std::vector<KnownValue> results;
-  for (ValueId id : graph.outputs()) results.push_back(known[id.value()]);
+  for (size_t i = 0; i < graph.outputs().size(); ++i) results.push_back(checker.Output(i));
   return results;
 }
 

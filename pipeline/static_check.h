@@ -14,7 +14,8 @@ namespace plexus {
 // are fixed, its constants. Returns what is known of each graph output. An error is a fault that
 // every request would meet, and names the node: inputs or attributes that contradict the operator
 // (kInvalidArgument), a value of over `max_value_bytes` (kResourceExhausted). What depends on open
-// dimensions, on data, or on the branch taken is left to the requests.
+// dimensions, on data, or on the branch taken is left to the requests; but the nested stages of a
+// pipeline are checked, whether every request comes there or not.
 Result<std::vector<KnownValue>> InferStatically(const Graph& graph, size_t max_value_bytes);
 
 // kInvalidArgument names both shapes where a declared output cannot be what was inferred.

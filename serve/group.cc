@@ -23,6 +23,10 @@ Result<std::shared_ptr<Servable>> MakeGroup(Runtime& runtime, const std::string&
     if (!names.insert(member->name).second) {
       return InvalidArgumentError("'" + member->name + "' stands twice in '" + name + "'");
     }
+    if (!member->states.empty()) {
+      return InvalidArgumentError("'" + member->name +
+                                  "' keeps state from request to request: it is asked by itself");
+    }
     group->models.push_back(member->name);
     executables.push_back(member->executable);
     for (TensorMetadata output : member->outputs) {

@@ -76,12 +76,47 @@ void InferCall::Decode() {
   const TimePoint end = environment_.runtime.clock().Now();
   input_time_ = end - begin;
   Trace(TraceKind::kDecode, begin, end, StatusCode::kOk);
+  if (servable_->states.empty()) return Start();
+  EnterSession();
+}
+
+void InferCall::EnterSession() {
+  const SessionStore::Ticket ticket = environment_.sessions.NewTicket();
+  SessionStore::Entrant entrant;
+  // The id is its tenant's, and one load's: what was kept may not fit what is loaded later.
+  entrant.session = std::to_string(servable_->load_number) + " " + request_.tenant + " " +
+                    decoded_.sequence.id;
+  entrant.name = "sequence " + decoded_.sequence.id + " of '" + servable_->name + "'";
+  entrant.start = decoded_.sequence.start;
+  entrant.end = decoded_.sequence.end;
+  for (const PipelineState& state : servable_->states) entrant.initial.push_back(state.initial);
+  entrant.idle = servable_->session_idle;
+  entrant.give_up_at = attributes_.timeout_at;
   {
     std::lock_guard lock(mutex_);
+    ticket_ = ticket;
+  }
+  environment_.sessions.Enter(
+      ticket, std::move(entrant),
+      [self = shared_from_this()](Result<SessionStore::State> state) {
+        if (!state.ok()) return self->Fail(state.status());
+        for (Tensor& t : *state) self->decoded_.inputs.push_back(std::move(t));
+        self->Start();
+      });
+  std::unique_lock lock(mutex_);
+  if (!cancelled_) return;
+  const Status why = cancel_reason_;  // came before there was anything to leave
+  lock.unlock();
+  if (environment_.sessions.Abandon(ticket)) Fail(why);
+}
+
+void InferCall::Start() {
+  {
+    std::unique_lock lock(mutex_);
     if (cancelled_) {
       const Status why = cancel_reason_;
-      // Not started: nobody else answers.
-      return Fail(why);
+      lock.unlock();
+      return Fail(why);  // not started: nobody else answers
     }
   }
   std::shared_ptr<CancelToken> token = environment_.runtime.Start(
@@ -97,14 +132,18 @@ void InferCall::Decode() {
 
 void InferCall::Cancel(Status why) {
   std::shared_ptr<CancelToken> running;
+  SessionStore::Ticket ticket = 0;
   {
     std::lock_guard lock(mutex_);
     if (cancelled_) return;
     cancelled_ = true;
     cancel_reason_ = why;
     running = running_;
+    ticket = ticket_;
   }
-  if (running != nullptr) running->Cancel(std::move(why));
+  if (running != nullptr) return running->Cancel(std::move(why));
+  // Of one that waits for its turn; one that has it is left to see `cancelled_`.
+  if (ticket != 0 && environment_.sessions.Abandon(ticket)) Fail(why);
 }
 
 bool InferCall::cancelled() const {
@@ -159,13 +198,19 @@ void InferCall::Finished(RunResult result) {
   }
   timings_ = result.timings;
   memory_ = std::move(result.memory);
-  if (!result.status.ok()) return Fail(result.status);
-  if (result.outputs.size() != servable_->outputs.size()) {
+  const bool pipeline = servable_->platform != "onnx";  // or a group of them
+  if (!result.status.ok()) {
+    return Fail(pipeline ? result.status.WithContext("pipeline '" + servable_->name + "'")
+                         : result.status);
+  }
+  if (result.outputs.size() != servable_->outputs.size() + servable_->states.size()) {
     return Fail(InternalError("'" + servable_->name + "' gave " +
                               std::to_string(result.outputs.size()) + " outputs"));
   }
   // A model's declared sizes may be an example's; a pipeline's are its author's promise.
-  for (size_t i = 0; servable_->platform != "onnx" && i < result.outputs.size(); ++i) {
+  const Status next = TakeNextState(&result.outputs);
+  if (!next.ok()) return Fail(next);
+  for (size_t i = 0; pipeline && i < result.outputs.size(); ++i) {
     const Status fits = CheckDeclaredShape(servable_->outputs[i].shape, result.outputs[i].shape());
     if (fits.ok()) continue;
     return Fail(InternalError("pipeline '" + servable_->name + "': output '" +
@@ -174,6 +219,21 @@ void InferCall::Finished(RunResult result) {
   if (!IsLarge(result.outputs)) return Encode(result.outputs);
   environment_.codec.Post(
       [self = shared_from_this(), outputs = std::move(result.outputs)] { self->Encode(outputs); });
+}
+
+Status InferCall::TakeNextState(std::vector<Tensor>* outputs) {
+  const size_t first = servable_->outputs.size();
+  for (size_t i = first; i < outputs->size(); ++i) {
+    const PipelineState& state = servable_->states[i - first];
+    const Status fits = CheckDeclaredShape(state.shape, (*outputs)[i].shape());
+    if (!fits.ok()) {
+      return InternalError("pipeline '" + servable_->name + "': state '" + state.name +
+                           "': " + fits.message());
+    }
+    next_state_.push_back(std::move((*outputs)[i]));
+  }
+  outputs->resize(first);
+  return OkStatus();
 }
 
 void InferCall::Encode(const std::vector<Tensor>& outputs) {
@@ -189,6 +249,11 @@ void InferCall::Encode(const std::vector<Tensor>& outputs) {
         CompressResponse(response_encoding_, &*response, [this] { return CheckAlive(); });
     if (!compressed.ok()) return Fail(compressed);
   }
+  if (!servable_->states.empty()) {  // nothing can fail any more
+    const Status kept =
+        environment_.sessions.Commit(ticket_, std::exchange(next_state_, SessionStore::State()));
+    if (!kept.ok()) return Fail(kept);
+  }
   const TimePoint end = environment_.runtime.clock().Now();
   Trace(TraceKind::kEncode, begin, end, StatusCode::kOk);
   Trace(TraceKind::kRequest, attributes_.arrival, end, StatusCode::kOk);
@@ -201,9 +266,20 @@ void InferCall::Encode(const std::vector<Tensor>& outputs) {
     Add(stats.output_ns, end - begin);
     Add(stats.request_ns, end - attributes_.arrival);
     stats.last_inference_ms.store(now_ms, std::memory_order_relaxed);  // counts order nothing
-    stats.pending.fetch_sub(1, std::memory_order_relaxed);
   });
-  std::exchange(respond_, nullptr)(std::move(*response));
+  Answer(std::move(*response));
+}
+
+// Once. The server may be gone when the last of its requests is answered; the next one of this
+// session, if there is one, has not been.
+void InferCall::Answer(HttpResponse response) {
+  ForEachStats([](ServableStats& stats) {
+    stats.pending.fetch_sub(1, std::memory_order_relaxed);  // counts order nothing
+  });
+  std::function<void()> next;
+  if (ticket_ != 0) next = environment_.sessions.EndTurn(ticket_);
+  std::exchange(respond_, nullptr)(std::move(response));
+  if (next) next();
 }
 
 void InferCall::Fail(const Status& status) {
@@ -215,11 +291,10 @@ void InferCall::Fail(const Status& status) {
   ForEachStats([&](ServableStats& stats) {
     Add(stats.failure, 1);
     Add(stats.failure_ns, end - attributes_.arrival);
-    stats.pending.fetch_sub(1, std::memory_order_relaxed);
   });
   HttpResponse response = ErrorResponse(status);
   if (body_too_large_) response.status = 413;
-  std::exchange(respond_, nullptr)(std::move(response));
+  Answer(std::move(response));
 }
 
 }  // namespace plexus

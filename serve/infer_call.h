@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "pipeline/runtime.h"
+#include "pipeline/session_store.h"
 #include "serve/http.h"
 #include "serve/infer_codec.h"
 #include "serve/repository.h"
@@ -17,6 +18,7 @@ namespace plexus {
 struct InferEnvironment {
   Runtime& runtime;
   WorkThread& codec;
+  SessionStore& sessions;
   const CodecLimits limits;
   const size_t max_body_bytes;
   const size_t inline_bytes;
@@ -38,10 +40,14 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
  private:
   void Decode();
   Result<InferRequest> Read();
+  void EnterSession();
+  void Start();
+  Status TakeNextState(std::vector<Tensor>* outputs);
   void Finished(RunResult result);
   void Encode(const std::vector<Tensor>& outputs);
   Status CheckAlive() const;  // the reason once cancelled or timed out
   void Fail(const Status& status);
+  void Answer(HttpResponse response);
   // For traces: a span of this request; from arrival to now it is the request itself.
   void Trace(TraceKind kind, TimePoint begin, TimePoint end, StatusCode code) const;
   bool IsLarge(const std::vector<Tensor>& outputs) const;
@@ -60,6 +66,8 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
   std::string_view response_encoding_;
   bool body_too_large_ = false;
   InferRequest decoded_;
+  SessionStore::Ticket ticket_ = 0;  // 0: no session
+  SessionStore::State next_state_;
   Duration input_time_{0};
   RunTimings timings_;
   std::shared_ptr<MemoryBudget> memory_;

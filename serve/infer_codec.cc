@@ -101,6 +101,21 @@ Result<uint64_t> ReadUint(dom::element value, const std::string& what, uint64_t 
   return number;
 }
 
+// 0 and "" are none, as in Triton.
+Result<std::string> ReadSequenceId(dom::element value, const std::string& what) {
+  constexpr size_t kMaxBytes = 256;
+  uint64_t number = 0;
+  std::string_view text;
+  if (value.get(number) == simdjson::SUCCESS) {
+    return number == 0 ? std::string() : std::to_string(number);
+  }
+  if (value.get(text) != simdjson::SUCCESS || text.size() > kMaxBytes) {
+    return InvalidArgumentError(what + " is neither a whole number nor a text of at most " +
+                                std::to_string(kMaxBytes) + " bytes");
+  }
+  return text.empty() ? std::string() : "'" + std::string(text) + "'";
+}
+
 Result<Shape> ReadShape(dom::element value, const std::string& what) {
   dom::array dims;
   if (value.get(dims) != simdjson::SUCCESS) return InvalidArgumentError(what + " is not an array");
@@ -140,6 +155,7 @@ class Decoder {
 
  private:
   Status ReadParameters(dom::element value);
+  Status CheckKeepsState(const std::string& what) const;
   Status ReadInput(dom::element value);
   Result<InputSpec> ReadInputSpec(dom::element value);
   Result<Tensor> BinaryInput(const InputSpec& spec, int64_t elements);
@@ -214,6 +230,12 @@ Result<InferRequest> Decoder::Json(size_t json_bytes) {
         return OkStatus();
       }));
   if (parameters) PLEXUS_RETURN_IF_ERROR(ReadParameters(*parameters));
+  if (!servable_.states.empty() && request_.sequence.id.empty()) {
+    return InvalidArgumentError(
+        Quote(servable_.name) +
+        " keeps state from request to request: the parameter 'sequence_id' must say whose, a "
+        "number other than 0 or a text");
+  }
   dom::array list;
   if (!inputs) return InvalidArgumentError("the request has no 'inputs'");
   if (inputs->get(list) != simdjson::SUCCESS) {
@@ -248,16 +270,20 @@ Status Decoder::ReadParameters(dom::element value) {
           if (us > 0) limit = std::chrono::microseconds(us);
         } else if (key == "sequence_start" || key == "sequence_end") {
           PLEXUS_ASSIGN_OR_RETURN(const bool on, ReadBool(v, what));
-          if (on) return UnimplementedError(what + ": models with sequences are not supported");
+          (key == "sequence_start" ? request_.sequence.start : request_.sequence.end) = on;
+          if (on) PLEXUS_RETURN_IF_ERROR(CheckKeepsState(what));
         } else if (key == "sequence_id") {
-          uint64_t id = 1;
-          std::string_view text = "?";
-          const bool none = (v.get(id) == simdjson::SUCCESS && id == 0) ||
-                            (v.get(text) == simdjson::SUCCESS && text.empty());
-          if (!none) return UnimplementedError(what + ": models with sequences are not supported");
+          PLEXUS_ASSIGN_OR_RETURN(request_.sequence.id, ReadSequenceId(v, what));
+          if (!request_.sequence.id.empty()) PLEXUS_RETURN_IF_ERROR(CheckKeepsState(what));
         }
         return OkStatus();
       });
+}
+
+Status Decoder::CheckKeepsState(const std::string& what) const {
+  if (!servable_.states.empty()) return OkStatus();
+  return UnimplementedError(what + ": " + Quote(servable_.name) +
+                            " keeps nothing from one request to the next");
 }
 
 Result<InputSpec> Decoder::ReadInputSpec(dom::element value) {

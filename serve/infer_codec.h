@@ -26,6 +26,12 @@ struct RequestedOutput {
   bool binary = false;
 };
 
+// Which session a request belongs to, and whether it is its first or its last.
+struct SequenceParameters {
+  std::string id;  // "" for none; a number n is "n", a text t is "'t'": they never meet
+  bool start = false, end = false;
+};
+
 struct InferRequest {
   std::string id;
   std::vector<Tensor> inputs;            // as Servable::inputs
@@ -33,14 +39,15 @@ struct InferRequest {
   uint32_t priority = 0;                 // 0 default, 1 highest
   std::optional<Duration> timeout;       // the request is dropped after it
   std::optional<Duration> deadline;      // when it is wanted, for the policy
+  SequenceParameters sequence;           // of a servable with states only
 };
 
 // Reads a request for `servable`. `json_bytes`: length of the JSON in front of the binary tensors
 // (Inference-Header-Content-Length); none means that the body is JSON alone; 0 that the body is
 // the one input's bytes. Numeric binary tensors borrow the body where its alignment allows.
 // Everything is checked before memory is taken for it: kInvalidArgument names the input and the
-// reason; kUnimplemented for extensions that are not there (shared memory, sequences,
-// classification).
+// reason; kUnimplemented for extensions that are not there (shared memory,
+// classification, sequences of a servable without states).
 Result<InferRequest> DecodeInferRequest(const Servable& servable, const SharedBytes& body,
                                         std::optional<size_t> json_bytes,
                                         const CodecLimits& limits);

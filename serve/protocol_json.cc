@@ -86,7 +86,8 @@ std::string ServerMetadataJson() {
   json.Key("extensions").BeginArray();
   for (const char* extension :
        {"binary_tensor_data", "model_configuration", "model_repository",
-        "model_repository(unload_dependents)", "parameters", "schedule_policy", "statistics"}) {
+        "model_repository(unload_dependents)", "parameters", "schedule_policy", "sequence",
+        "statistics"}) {
     json.String(extension);
   }
   json.EndArray();
@@ -137,6 +138,12 @@ std::string ModelConfigJson(const Servable& servable) {
   }
   json.EndObject();
   json.EndObject();
+  if (!servable.states.empty()) {
+    json.Key("sequence_batching").BeginObject();
+    json.Key("max_sequence_idle_microseconds")
+        .Int(std::chrono::duration_cast<std::chrono::microseconds>(servable.session_idle).count());
+    json.EndObject();
+  }
   json.Key("parameters").BeginObject();
   json.Key("precision").BeginObject();
   const bool bf16 = servable.config.precision == Precision::kBFloat16;

@@ -249,8 +249,14 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
   servable->platform = "plexus_pipeline";
   servable->models = pipeline.models;
   servable->stages = pipeline.stages;
+  servable->states = pipeline.states;
+  servable->session_idle = pipeline.session_idle;
+  static std::atomic<uint64_t> loads{0};
+  servable->load_number = loads.fetch_add(1, std::memory_order_relaxed);  // only unique
   servable->inputs = Metadata(*pipeline.graph, pipeline.graph->inputs());
+  servable->inputs.resize(servable->inputs.size() - pipeline.states.size());
   servable->outputs = Metadata(*pipeline.graph, pipeline.graph->outputs());
+  servable->outputs.resize(pipeline.outputs.size());
   for (size_t i = 0; i < pipeline.outputs.size(); ++i) {
     servable->outputs[i].name = pipeline.outputs[i];
     servable->outputs[i].shape = pipeline.output_shapes[i];
@@ -264,6 +270,13 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
     PLEXUS_RETURN_IF_ERROR(CheckDeclaredShape(servable->outputs[i].shape, *(*known)[i].shape)
                                .WithContext(file.filename().string() + ": output '" +
                                             servable->outputs[i].name + "'"));
+  }
+  for (size_t i = 0; known.ok() && i < pipeline.states.size(); ++i) {
+    const std::optional<Shape>& next = (*known)[pipeline.outputs.size() + i].shape;
+    if (!next) continue;
+    PLEXUS_RETURN_IF_ERROR(CheckDeclaredShape(pipeline.states[i].shape, *next)
+                               .WithContext(file.filename().string() + ": state '" +
+                                            pipeline.states[i].name + "'"));
   }
   Entry entry;
   entry.versions[1] = std::move(servable);

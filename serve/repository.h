@@ -45,6 +45,10 @@ struct Servable {
   std::vector<PipelineStage> stages;  // of a pipeline, as written
   // Of a group: what it runs together, one or more, whose statistics count its requests, too.
   std::vector<std::shared_ptr<const Servable>> members;
+  // What it keeps from request to request: inputs and outputs of the executable after those above.
+  std::vector<PipelineState> states;
+  Duration session_idle{0};   // how long a session may stand unused
+  uint64_t load_number = 0;   // unique in the process: sessions belong to one load
   ModelConfig config;
   mutable ServableStats stats;
 };

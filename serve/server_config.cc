@@ -30,6 +30,19 @@ Status ReadTenants(const YAML::Node& yaml, const std::string& where, ServerConfi
   return OkStatus();
 }
 
+Status ReadSessions(const YAML::Node& yaml, const std::string& where, SessionLimits* limits) {
+  YamlMap map(yaml, where + ": key 'sessions'");
+  const auto read = [&map](const char* key, size_t* limit) {
+    const int64_t value = map.Int(key, static_cast<int64_t>(*limit));
+    if (value < 1) map.Fail(key, "expected at least 1");
+    *limit = static_cast<size_t>(value);
+  };
+  read("max", &limits->max_sessions);
+  read("max_bytes", &limits->max_bytes);
+  read("max_waiting", &limits->max_waiting);
+  return map.Finish();
+}
+
 }  // namespace
 
 Result<ServerConfig> ParseServerConfig(std::string_view yaml, const std::string& file_name) {
@@ -45,7 +58,11 @@ Result<ServerConfig> ParseServerConfig(std::string_view yaml, const std::string&
     }
     if (map.Has("drop_late")) config.drop_late = map.Bool("drop_late", false);
     const YAML::Node tenants = map.Child("tenants");
+    const YAML::Node sessions = map.Child("sessions");
     PLEXUS_RETURN_IF_ERROR(map.Finish());
+    if (!sessions.IsNull()) {
+      PLEXUS_RETURN_IF_ERROR(ReadSessions(sessions, file_name, &config.sessions));
+    }
     if (!tenants.IsNull()) PLEXUS_RETURN_IF_ERROR(ReadTenants(tenants, file_name, &config));
   } catch (const std::exception& e) {
     return InvalidArgumentError(file_name + ": " + e.what());

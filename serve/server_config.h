@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/status.h"
+#include "pipeline/session_store.h"
 
 namespace plexus {
 
@@ -15,6 +16,7 @@ struct ServerConfig {
   std::optional<std::string> policy;  // as MakePolicy takes it
   std::optional<bool> drop_late;
   std::map<std::string, double> tenant_weights;
+  SessionLimits sessions;
 };
 
 // YAML is untrusted; errors name the file, the key and the reason: an unknown key or policy, a

@@ -171,8 +171,9 @@ V2Api::V2Api(Runtime& runtime, ModelRepository& repository, TenantTable& tenants
       repository_(repository),
       tenants_(tenants),
       options_(options),
-      environment_(new InferEnvironment{runtime_, codec_, options.limits, options.max_body_bytes,
-                                        options.inline_bytes}) {}
+      sessions_(runtime.clock(), options.sessions),
+      environment_(new InferEnvironment{runtime_, codec_, sessions_.store(), options.limits,
+                                        options.max_body_bytes, options.inline_bytes}) {}
 
 V2Api::~V2Api() {
   std::unique_lock lock(mutex_);

@@ -12,6 +12,7 @@
 #include "serve/http.h"
 #include "serve/infer_codec.h"
 #include "serve/repository.h"
+#include "serve/session_keeper.h"
 #include "serve/tenants.h"
 #include "serve/work_thread.h"
 
@@ -24,6 +25,7 @@ struct V2ApiOptions {
   size_t max_body_bytes = size_t{64} << 20;  // also of a decoded body
   // Bodies and answers beyond this are decoded, encoded and compressed on a thread of their own.
   size_t inline_bytes = 64 << 10;
+  SessionLimits sessions;
 };
 
 // Thread-safe. Handle parses small requests on the caller's thread and large ones on its own; loads
@@ -75,6 +77,7 @@ class V2Api : public HttpHandler {
 
   // The last members: their work uses the others.
   WorkThread loader_, codec_;
+  SessionKeeper sessions_;
   const std::unique_ptr<const InferEnvironment> environment_;
 };
 

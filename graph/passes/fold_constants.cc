@@ -18,6 +18,7 @@ class Folder {
   }
 
   Status Run();
+  bool changed() const { return changed_; }
 
  private:
   bool IsCandidate(const Node& node) const;
@@ -35,6 +36,7 @@ class Folder {
   const size_t max_result_bytes_;
   size_t& budget_;
   std::vector<bool> is_output_;
+  bool changed_ = false;
 };
 
 bool Folder::IsCandidate(const Node& node) const {
@@ -129,7 +131,10 @@ Status Folder::FoldSubgraphs(Node& node) {
     auto* graph = std::get_if<GraphPtr>(&attribute);
     if (graph == nullptr) continue;
     Graph copy = **graph;
-    PLEXUS_RETURN_IF_ERROR(Folder(copy, evaluator_, max_result_bytes_, budget_).Run());
+    Folder folder(copy, evaluator_, max_result_bytes_, budget_);
+    PLEXUS_RETURN_IF_ERROR(folder.Run());
+    if (!folder.changed()) continue;  // the same object: its plans are known by it
+    changed_ = true;
     *graph = std::make_shared<const Graph>(std::move(copy));
   }
   return OkStatus();
@@ -141,6 +146,7 @@ Status Folder::Run() {
   for (Node& node : graph_.nodes()) {
     if (IsCandidate(node)) {
       PLEXUS_ASSIGN_OR_RETURN(const bool folded, Fold(node, kept));
+      changed_ |= folded;
       if (folded) continue;
     }
     PLEXUS_RETURN_IF_ERROR(FoldSubgraphs(node));

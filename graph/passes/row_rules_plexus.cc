@@ -60,6 +60,7 @@ Status Attention(RowStep& s) {
 
 // Maps every row by itself, whatever its body does.
 Status MapRows(RowStep& s) {
+  if (s.node.HasAttr("limit")) return Fail("how many rows it may have is limited");
   for (size_t i = 0; i < s.in.size(); ++i) {
     if (!s.HasRows(i) || s.in[i]->axis != 0) {
       return Fail("input " + std::to_string(i) + " does not carry rows on axis 0");

@@ -102,6 +102,7 @@ Status Specializer::RunControlFlow(Scope& scope, const Node& node) {
   if (standard && node.op == "Loop") return RunLoop(scope, node);
   if (standard && node.op == "Scan") return RunScan(scope, node);
   if (!standard && node.op == "MapRows") return RunMapRows(scope, node);
+  if (!standard && node.op == "FanOut") return RunFanOut(scope, node);
   if (standard && node.version < 13 &&
       (node.op == "Softmax" || node.op == "LogSoftmax" || node.op == "Hardmax")) {
     return RunOldSoftmax(scope, node);

@@ -72,7 +72,9 @@ Status Specializer::RunIf(Scope& scope, const Node& node) {
   }
   const char* names[] = {"then_branch", "else_branch"};
   for (int b = 0; b < 2; ++b) {
-    if (!runs[b]) continue;
+    // A pipeline's branches stay the graphs that they are, so that their plans serve every shape
+    // that the pipeline is given.
+    if (!runs[b] || node.HasAttr("stage")) continue;
     PLEXUS_ASSIGN_OR_RETURN(Graph branch, runs[b]->Finish());
     copy.attributes[names[b]] = std::make_shared<const Graph>(std::move(branch));
   }
@@ -173,6 +175,7 @@ Result<bool> Specializer::Unroll(Scope& scope, const Node& node, const Graph& bo
     if (!condition || condition->size() != 1) return give_up();
     go_on = (*condition)[0] != 0;
   }
+  if (go_on && node.HasAttr("at_limit")) return give_up();  // the run reports it
   if (scans > 0 && collected[0].empty()) return give_up();
   for (size_t i = 0; i < carried; ++i) {
     if (node.outputs[i].valid()) Alias(scope, node.outputs[i], state[i]);
@@ -268,10 +271,11 @@ Status Specializer::RunScan(Scope& scope, const Node& node) {
   return OkStatus();
 }
 
-// The body sees one row at a time.
+// The body sees one row at a time. It stays the graph that it is: what one row needs does not depend
+// on how many there are, so its plans serve any number of them.
 Status Specializer::RunMapRows(Scope& scope, const Node& node) {
   const Graph* body = node.GraphAttr("body");
-  if (!body || body->inputs().size() != node.inputs.size()) {
+  if (!body || node.inputs.empty() || body->inputs().size() != node.inputs.size()) {
     return InvalidArgumentError("MapRows node '" + node.name + "' has a malformed body");
   }
   std::vector<KnownValue> row;
@@ -281,11 +285,41 @@ Status Specializer::RunMapRows(Scope& scope, const Node& node) {
     if (row.back().shape && !row.back().shape->empty()) (*row.back().shape)[0] = 1;
   }
   const std::unique_ptr<Specializer> run = DryRun(scope, node, *body, row);
-  if (!run) return Emit(scope, node);
-  Node copy = node;
-  PLEXUS_ASSIGN_OR_RETURN(Graph specialised, run->Finish());
-  copy.attributes["body"] = std::make_shared<const Graph>(std::move(specialised));
-  return Emit(scope, copy);
+  PLEXUS_RETURN_IF_ERROR(Emit(scope, node));
+  const std::optional<Shape> rows = Known(scope.map[node.inputs[0].value()]).shape;
+  for (size_t i = 0; i < body->outputs().size() && i < node.outputs.size(); ++i) {
+    if (!node.outputs[i].valid()) continue;
+    const ValueId id = scope.map[node.outputs[i].value()];
+    // What the body's values declare may be an example's size.
+    known_[id.value()].shape.reset();
+    out_.value(id).shape = SymbolicShape();
+    if (!run) continue;
+    std::optional<Shape> shape = run->KnownOutput(i).shape;
+    if (shape && shape->empty()) shape = Shape{1};  // a scalar is one row
+    if (shape && (!rows || rows->empty() ||
+                  __builtin_mul_overflow((*shape)[0], (*rows)[0], &(*shape)[0]))) {
+      shape.reset();
+    }
+    Learn(id, run->KnownOutput(i).dtype, shape);
+  }
+  return OkStatus();
+}
+
+// Once the numbers of rows are known and good, nothing is left to do.
+Status Specializer::RunFanOut(Scope& scope, const Node& node) {
+  std::vector<const KnownValue*> inputs;
+  for (ValueId id : node.inputs) {
+    inputs.push_back(&Known(scope.map[id.value()]));
+    if (!inputs.back()->shape) return Emit(scope, node);
+  }
+  std::vector<KnownValue> outputs;
+  PLEXUS_RETURN_IF_ERROR(shape_rules::InferInto(scope.source, node, inputs, outputs));
+  for (size_t i = 0; i < node.outputs.size() && i < node.inputs.size(); ++i) {
+    if (node.outputs[i].valid()) {
+      Alias(scope, node.outputs[i], scope.map[node.inputs[i].value()]);
+    }
+  }
+  return OkStatus();
 }
 
 // Before opset 13, softmax ran over all dimensions from the axis on, taken together. Where at most

@@ -67,6 +67,7 @@ class Specializer {
   Status RunLoop(Scope& scope, const Node& node);
   Status RunScan(Scope& scope, const Node& node);
   Status RunMapRows(Scope& scope, const Node& node);
+  Status RunFanOut(Scope& scope, const Node& node);
   Status RunOldSoftmax(Scope& scope, const Node& node);
   Result<bool> Unroll(Scope& scope, const Node& node, const Graph& body, int64_t trips);
   Status FinishScanOutputs(Scope& scope, const Node& node, const Graph& body,

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "program/reference/kernels_util.h"
+#include "program/reference/rows.h"
 
 namespace plexus::reference {
 namespace {
@@ -83,6 +84,7 @@ Status LoopOp(OpContext& ctx) {
     for (size_t i = 0; i < carried; ++i) state[i] = std::move(results[1 + i]);
     for (size_t i = 0; i < collected; ++i) rows[i].push_back(std::move(results[1 + carried + i]));
   }
+  if (go_on) PLEXUS_RETURN_IF_ERROR(CheckLoopEnd(ctx.node, trips));
   for (size_t i = 0; i < std::min(carried, wanted); ++i) ctx.outputs[i] = std::move(state[i]);
   for (size_t i = 0; i < collected; ++i) {
     const Value& declared = body->value(body->outputs()[1 + carried + i]);
@@ -229,17 +231,13 @@ Status ScanOp8(OpContext& ctx) {
 Status MapRowsOp(OpContext& ctx) {
   PLEXUS_RETURN_IF_ERROR(RequireInputs(ctx, std::max<size_t>(1, ctx.num_inputs())));
   PLEXUS_ASSIGN_OR_RETURN(const Graph* body, Subgraph(ctx, "body"));
-  if (body->outputs().size() != ctx.num_outputs()) {
+  const std::vector<int64_t> sized = ctx.node.IntsAttr("sizes");
+  const size_t joined = body->outputs().size();
+  if (joined + sized.size() != ctx.num_outputs()) {
     return InvalidArgumentError("the body has another number of outputs");
   }
-  int64_t count = -1;
-  for (const Tensor& input : ctx.inputs) {
-    if (input.rank() < 1 || (count >= 0 && input.shape()[0] != count)) {
-      return InvalidArgumentError("inputs differ in their number of rows");
-    }
-    count = input.shape()[0];
-  }
-  std::vector<std::vector<Tensor>> rows(ctx.num_outputs());
+  PLEXUS_ASSIGN_OR_RETURN(const int64_t count, CheckFanOut(ctx.node, ctx.inputs));
+  std::vector<std::vector<Tensor>> rows(joined);
   for (int64_t row = 0; row < count; ++row) {
     std::vector<Tensor> arguments;
     for (const Tensor& input : ctx.inputs) {
@@ -251,9 +249,23 @@ Status MapRowsOp(OpContext& ctx) {
   }
   for (size_t i = 0; i < rows.size(); ++i) {
     const Value& declared = body->value(body->outputs()[i]);
+    const Tensor* pad = ctx.node.TensorAttr("pad_" + std::to_string(i));
     PLEXUS_ASSIGN_OR_RETURN(ctx.outputs[i],
-                            rows[i].empty() ? NoRows(declared, true) : ConcatTensors(rows[i], 0));
+                            rows[i].empty() ? NoRows(declared, true) : JoinRows(rows[i], pad));
   }
+  for (size_t i = 0; i < sized.size(); ++i) {
+    if (sized[i] < 0 || sized[i] >= static_cast<int64_t>(joined)) {
+      return InvalidArgumentError("attribute 'sizes' names no output of the body");
+    }
+    ctx.outputs[joined + i] = RowCounts(rows[sized[i]]);
+  }
+  return OkStatus();
+}
+
+Status FanOutOp(OpContext& ctx) {
+  PLEXUS_RETURN_IF_ERROR(RequireInputs(ctx, std::max<size_t>(1, ctx.num_outputs())));
+  PLEXUS_RETURN_IF_ERROR(CheckFanOut(ctx.node, ctx.inputs.first(ctx.num_outputs())).status());
+  std::copy_n(ctx.inputs.begin(), ctx.num_outputs(), ctx.outputs.begin());
   return OkStatus();
 }
 
@@ -262,6 +274,7 @@ constexpr OpEntry kOps[] = {
     {"", "Loop", 1, kLatest, LoopOp},
     {"", "Scan", 8, 9, ScanOp8},
     {"", "Scan", 9, kLatest, ScanOp},
+    {"plexus", "FanOut", 1, kLatest, FanOutOp},
     {"plexus", "MapRows", 1, kLatest, MapRowsOp},
 };
 
