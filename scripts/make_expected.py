@@ -32,6 +32,17 @@ WAKE_WORDS = {
     "wake-timer": ("timer", 34, "timer.wav", "hey-rhasspy.wav"),
     "wake-weather": ("weather", 22, "weather.wav", "timer.wav"),
 }
+# stream-wake: output and head's file: embeddings it looks at
+STREAM_HEADS = {
+    "alexa": 16,
+    "hey_jarvis": 16,
+    "hey_mycroft": 16,
+    "hey_rhasspy": 16,
+    "timer": 34,
+    "weather": 22,
+}
+STREAM_CLIPS = ("alexa.wav", "timer.wav", "too-short.wav")
+STREAM_CHUNK = 1280
 FILES = [
     "files/greeting.py",
     "files/settings.json",
@@ -115,6 +126,39 @@ def wake_word_cases():
             yield case(pipeline, "audio", clip, "audio", "INT16", [len(samples)], [made])
 
 
+def stream_wake_cases():
+    """Each clip in chunks of 80 ms through one session; a row of scores per chunk."""
+    models = DEPS / "openwakeword"
+    mel = session(models / "melspectrogram.onnx")
+    embedding = session(models / "embedding_model.onnx")
+    heads = {
+        name: (session(models / f"{name}_v0.1.onnx"), size)
+        for name, size in STREAM_HEADS.items()
+    }
+    for clip in STREAM_CLIPS:
+        samples = np.frombuffer(sample_inputs.audio(clip), "<i2")
+        heard = np.zeros(480, np.int16)
+        frames = np.ones((76, 32), np.float32)
+        vectors = np.zeros((34, 96), np.float32)
+        scores = {name: [] for name in heads}
+        for at in range(0, len(samples) - STREAM_CHUNK + 1, STREAM_CHUNK):
+            window = np.concatenate([heard, samples[at : at + STREAM_CHUNK]])
+            heard = window[-480:]
+            new = run(mel, window.astype(np.float32)[None]) * np.float32(0.1) + np.float32(2.0)
+            frames = np.concatenate([frames, new.reshape(-1, 32)])[-76:]
+            vector = run(embedding, frames[None, :, :, None]).reshape(1, 96)
+            vectors = np.concatenate([vectors, vector])[-34:]
+            for name, (head, size) in heads.items():
+                scores[name].append(run(head, vectors[None, -size:]))
+        outputs = []
+        for name, rows in scores.items():
+            rows = np.concatenate(rows)
+            outputs.append(output(name, "FP32", rows.shape, rounded(rows, 5), SCORE_TOLERANCE))
+        made = case("stream-wake", "audio", clip, "chunk", "INT16", [STREAM_CHUNK], outputs)
+        made["stream"] = True
+        yield made
+
+
 def file_type_cases():
     model = session(DEPS / "magika" / "model.onnx")
     config = json.loads((DEPS / "magika" / "config.min.json").read_text())
@@ -174,7 +218,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with the file, do not write")
     args = parser.parse_args()
-    cases = [*wake_word_cases(), *file_type_cases(), *cnn_cases()]
+    cases = [*wake_word_cases(), *stream_wake_cases(), *file_type_cases(), *cnn_cases()]
     if args.check:
         found = difference(json.loads(sample_inputs.EXPECTED.read_text())["cases"], cases)
         print(f"examples/expected.json: {found or f'{len(cases)} cases agree'}")

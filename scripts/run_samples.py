@@ -72,10 +72,35 @@ class Client:
             time.sleep(0.1)
 
     def infer(self, case, as_json):
-        """The answer's outputs: name -> (datatype, shape, flat list)."""
+        """The answer's outputs: name -> (datatype, shape, flat list).
+
+        A case with "stream" is a session: its one input in pieces of its shape, one request each,
+        and as outputs the rows of all answers in order.
+        """
+        raws = [sample_inputs.content(value["kind"], value["source"]) for value in case["inputs"]]
+        if not case.get("stream"):
+            return self.ask(case, raws, as_json, {})
+        value = case["inputs"][0]
+        size = math.prod(value["shape"]) * array.array(DTYPES[value["datatype"]]).itemsize
+        pieces = [raws[0][at : at + size] for at in range(0, len(raws[0]) - size + 1, size)]
+        outputs = {}
+        for index, piece in enumerate(pieces):
+            parameters = {
+                "sequence_id": f"sample {value['source']}",
+                "sequence_start": index == 0,
+                "sequence_end": index == len(pieces) - 1,
+            }
+            answer = self.ask(case, [piece], as_json, parameters)
+            for name, (datatype, shape, data) in answer.items():
+                joined = outputs.setdefault(name, (datatype, [0, *shape[1:]], []))
+                joined[1][0] += shape[0]
+                joined[2].extend(data)
+        return outputs
+
+    def ask(self, case, raws, as_json, parameters):
+        """One request: `raws` are its inputs' bytes."""
         inputs, binary = [], b""
-        for value in case["inputs"]:
-            raw = sample_inputs.content(value["kind"], value["source"])
+        for value, raw in zip(case["inputs"], raws):
             spec = {key: value[key] for key in ("name", "datatype", "shape")}
             if value["datatype"] == "BYTES":
                 raw = struct.pack("<I", len(raw)) + raw
@@ -89,7 +114,8 @@ class Client:
             {"name": value["name"], "parameters": {"binary_data": not as_json}}
             for value in case["outputs"]
         ]
-        header = json.dumps({"inputs": inputs, "outputs": outputs}).encode()
+        request = {"inputs": inputs, "outputs": outputs, "parameters": parameters}
+        header = json.dumps(request).encode()
         headers = {"Content-Type": "application/json"}
         if not as_json:
             headers["Content-Type"] = "application/octet-stream"
@@ -192,6 +218,10 @@ def shown(outputs):
 def summary(outputs):
     """The same in a few words for the table."""
     words = []
+    if len(outputs) > 2:  # of each the largest
+        rows = max(shape[0] for _, shape, _ in outputs.values())
+        best = (f"{name} {max(data):.2f}" for name, (_, _, data) in outputs.items() if data)
+        return f"{rows} rows, max {', '.join(best)}"
     for datatype, shape, data in outputs.values():
         if datatype == "BYTES":
             words.append(" ".join(data))

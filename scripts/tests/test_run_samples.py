@@ -25,6 +25,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
     """Answers each infer request in the order of CASES; `spoil(case, outputs)` may change it."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece: in two, the second waits for the first's receipt
     spoil = staticmethod(lambda case, outputs: outputs)
 
     def reply(self, status, body, headers=()):
@@ -43,16 +44,29 @@ class Answers(http.server.BaseHTTPRequestHandler):
         size = int(self.headers.get("Inference-Header-Content-Length") or len(body))
         request = json.loads(body[:size])
         case = CASES[self.server.asked]
-        self.server.asked += 1
         source = case["inputs"][0]
         raw = sample_inputs.content(source["kind"], source["source"])
+        answers = json.loads(json.dumps(case["outputs"]))
+        row = self.server.row
+        if case.get("stream"):
+            assert request["parameters"]["sequence_start"] == (row == 0)
+            chunk = 2 * source["shape"][0]
+            raw = raw[row * chunk : (row + 1) * chunk]
+            for value in answers:
+                columns = value["shape"][1]
+                value["shape"] = [1, columns]
+                value["data"] = value["data"][row * columns : (row + 1) * columns]
+            self.server.row += 1
+        if not case.get("stream") or request["parameters"]["sequence_end"]:
+            self.server.asked += 1
+            self.server.row = 0
         if "data" in request["inputs"][0]:
             assert request["inputs"][0]["data"] == run_samples.unpacked(raw, source["datatype"])
         elif source["datatype"] == "BYTES":
             assert body[size:] == struct.pack("<I", len(raw)) + raw
         else:
             assert body[size:] == raw
-        outputs = self.spoil(case, json.loads(json.dumps(case["outputs"])))
+        outputs = self.spoil(case, answers)
         self.reply(200, json.dumps({"model_name": case["pipeline"], "outputs": outputs}).encode())
 
     def log_message(self, *args):
@@ -63,7 +77,7 @@ def run_main(spoil=None):
     """(exit status, the JSON object) of `run_samples.py --json` against such a server."""
     handler = type("Spoilt", (Answers,), {"spoil": staticmethod(spoil)}) if spoil else Answers
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.asked = 0
+    server.asked = server.row = 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
     out = io.StringIO()
     arguments = ["run_samples.py", "--json", "--http-port", str(server.server_port), "--wait", "5"]
