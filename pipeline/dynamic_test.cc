@@ -273,7 +273,8 @@ outputs: [{name: out, from: rows}]
   for (size_t i = 0; i < results.size(); ++i) {
     std::vector<int64_t> n(40, 3);
     if (i % 2 == 1) n[30] = n[7] = 99;
-    runtime_->Start(p, {Ints(n), table}, {}, [&, i](RunResult r) { results[i].set_value(std::move(r)); });
+    runtime_->Start(p, {Ints(n), table}, {},
+                    [&, i](RunResult r) { results[i].set_value(std::move(r)); });
   }
   for (size_t i = 0; i < results.size(); ++i) {
     const RunResult r = results[i].get_future().get();
@@ -493,8 +494,8 @@ TEST_F(DynamicTest, EveryConstructEndsWhenItsRequestIsCancelled) {
   for (const Construct& c : Endless()) {
     ExecutablePtr p = Load(c.yaml);
     std::promise<Status> ended;
-    const auto token = runtime_->Start(p, {Ints({1, 2, 3})}, {},
-                                       [&](RunResult r) { ended.set_value(r.status); });
+    const auto token =
+        runtime_->Start(p, {Ints({1, 2, 3})}, {}, [&](RunResult r) { ended.set_value(r.status); });
     token->Cancel(CancelledError("nobody waits"));
     const Status status = ended.get_future().get();
     EXPECT_EQ(status.code(), StatusCode::kCancelled) << c.name << ": " << status.ToString();

@@ -51,8 +51,8 @@ Result<StageScope::OutputSpec> StageScope::ReadOutput(const YAML::Node& yaml,
   if (yaml.IsScalar()) {
     output.name = output.from = yaml.Scalar();
     if (output.name.find('.') != std::string::npos) {
-      return file_.Fail(where + ": output '" + output.name + "' needs a name: {name: NAME, from: " +
-                        output.from + "}");
+      return file_.Fail(where + ": output '" + output.name +
+                        "' needs a name: {name: NAME, from: " + output.from + "}");
     }
   } else {
     YamlMap map(yaml, file_.name + ": " + where + ", output");

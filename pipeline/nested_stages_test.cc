@@ -71,7 +71,8 @@ TEST(NestedStages, BadBranchesAreRejected) {
       {"- name: s\n    when: b\n    then:\n      stages: [{name: x, op: scale, input: x}]\n"
        "      outputs: [x]",
        "two inputs or stages are named 's/then/x'"},
-      {"- name: s\n    when: b\n    then:\n      stages: [{name: i, op: cast, input: x, to: FP99}]\n"
+      {"- name: s\n    when: b\n    then:\n      stages: [{name: i, op: cast, input: x, to: "
+       "FP99}]\n"
        "      outputs: [i]",
        "stage 's/then/i': key 'to'"},
       {"- name: s\n    when: b\n    then:\n      stages: [{name: i, op: scale, input: s}]\n"
@@ -137,8 +138,8 @@ TEST(NestedStages, TheyNestEightDeepAndCountAsStages) {
     std::string yaml = "- {name: s, foreach: x, as: e0, ";
     for (int i = 1; i < levels; ++i) {
       const std::string n = std::to_string(i);
-      yaml += "stages: [{name: i" + n + ", foreach: e" + std::to_string(i - 1) + ", as: e" + n +
-              ", ";
+      yaml +=
+          "stages: [{name: i" + n + ", foreach: e" + std::to_string(i - 1) + ", as: e" + n + ", ";
     }
     const std::string last = std::to_string(levels - 1);
     yaml += "outputs: [{name: o, from: e" + last + "}]";
@@ -166,7 +167,9 @@ TEST(NestedStages, ShapesThatContradictEachOtherAreFoundWhileLoading) {
     const auto parsed = ParsePipeline(
         "name: p\ninputs:\n  - {name: x, dtype: FP32, shape: [4, 3]}\n"
         "  - {name: b, dtype: BOOL, shape: []}\n  - {name: bb, dtype: BOOL, shape: [2]}\nstages:\n"
-        "  " + stages + kTail, "p.yaml", "/", Lookup);
+        "  " +
+            stages + kTail,
+        "p.yaml", "/", Lookup);
     EXPECT_TRUE(parsed.ok()) << parsed.status().ToString();
     if (!parsed.ok()) return std::string();
     const auto loaded = runtime->Load("p", parsed->graph, {});
@@ -179,19 +182,21 @@ TEST(NestedStages, ShapesThatContradictEachOtherAreFoundWhileLoading) {
     EXPECT_NE(error.find(what), std::string::npos) << error;
   };
   const std::string shaped = "stages: [{name: i, op: reshape, input: x, shape: [5]}], ";
-  expect("- {name: s, when: b, then: {" + shaped + "outputs: [{name: x, from: i}]}}", "stage 's': ",
-         "s/then/i");
+  expect("- {name: s, when: b, then: {" + shaped + "outputs: [{name: x, from: i}]}}",
+         "stage 's': ", "s/then/i");
   expect("- {name: s, when: bb, then: {outputs: [x]}}", "stage 's': ", "the predicate is [2]");
-  expect("- {name: s, foreach: x, as: e, stages: [{name: i, op: reshape, input: e, shape: [5]}], "
-         "outputs: [i]}",
-         "stage 's': ", "s/i");
-  expect("- {name: s, foreach: x, as: e, stages: [{name: i, model: linear, input: x}, "
-         "{name: j, op: add, inputs: [i, e]}], outputs: [j]}",
-         "stage 's': ", "s/j");
-  expect("- {name: s, foreach: [x, bb], as: [e, f], outputs: [e]}", "stage 's': ",
-         "differ in length: 4 and 2");
-  expect("- {name: s, repeat: {limit: 3, while: bb}, outputs: [x]}", "stage 's': ",
-         "the value of 'while' is [2]");
+  expect(
+      "- {name: s, foreach: x, as: e, stages: [{name: i, op: reshape, input: e, shape: [5]}], "
+      "outputs: [i]}",
+      "stage 's': ", "s/i");
+  expect(
+      "- {name: s, foreach: x, as: e, stages: [{name: i, model: linear, input: x}, "
+      "{name: j, op: add, inputs: [i, e]}], outputs: [j]}",
+      "stage 's': ", "s/j");
+  expect("- {name: s, foreach: [x, bb], as: [e, f], outputs: [e]}",
+         "stage 's': ", "differ in length: 4 and 2");
+  expect("- {name: s, repeat: {limit: 3, while: bb}, outputs: [x]}",
+         "stage 's': ", "the value of 'while' is [2]");
   EXPECT_EQ(load_error("- {name: s, foreach: x, as: e, stages: [{name: i, model: linear, "
                        "input: e}], outputs: [i]}"),
             "none");

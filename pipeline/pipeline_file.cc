@@ -49,7 +49,8 @@ class PipelineBuilder {
       map.Fail("idle_seconds", "expected more than 0, at most 86400");
     }
     PLEXUS_RETURN_IF_ERROR(map.Finish());
-    result_.session_idle = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(idle));
+    result_.session_idle =
+        std::chrono::duration_cast<Duration>(std::chrono::duration<double>(idle));
     if (!IsStageName(result_.name)) {
       return file_.Fail("'name' must be letters, digits, '-' and '_'");
     }

@@ -414,10 +414,7 @@ PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
       bodies(std::make_shared<BodyTable>()) {}
 
 PlannedGraph::PlannedGraph(Graph g, const PlannedGraph& whole)
-    : id(NextPlannedGraphId()),
-      graph(std::move(g)),
-      options(whole.options),
-      bodies(whole.bodies) {}
+    : id(NextPlannedGraphId()), graph(std::move(g)), options(whole.options), bodies(whole.bodies) {}
 
 PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) {
   std::lock_guard lock(mutex_);

@@ -163,9 +163,7 @@ struct Request::FanOut {
 };
 
 // Near its limit a request begins nothing more beside what it is at.
-bool Request::IsShortOfMemory() const {
-  return memory_->used_bytes() > memory_->limit_bytes() / 2;
-}
+bool Request::IsShortOfMemory() const { return memory_->used_bytes() > memory_->limit_bytes() / 2; }
 
 // Takes elements until none is left. Every element before one that fails has been begun by then, so
 // that the failure told is always that of the first one.

@@ -109,9 +109,9 @@ class SessionStore {
   mutable std::mutex mutex_;  // guards everything below
   Ticket next_ticket_ = 1;
   Sessions sessions_;
-  std::map<Ticket, std::string> where_;             // of requests that wait or run
-  std::set<std::pair<Due, std::string>> due_;       // idle sessions and waiters with a limit
-  std::optional<TimePoint> told_;                   // what Tick last said
+  std::map<Ticket, std::string> where_;        // of requests that wait or run
+  std::set<std::pair<Due, std::string>> due_;  // idle sessions and waiters with a limit
+  std::optional<TimePoint> told_;              // what Tick last said
   size_t counted_ = 0, bytes_ = 0, waiting_ = 0;
   uint64_t expired_ = 0;
 };

@@ -191,9 +191,8 @@ Result<StageScope::Outputs> StageScope::AddModel(const Spec& spec,
     Value& got = graph_.value(values[i]);
     if (want.dtype != got.dtype) {
       return file_.Fail(where + ": input '" + want.name + "' of model '" + spec.what + "' is " +
-                        std::string(DTypeProtocolName(want.dtype)) + ", '" +
-                        spec.inputs[i].second + "' is " +
-                        std::string(DTypeProtocolName(got.dtype)));
+                        std::string(DTypeProtocolName(want.dtype)) + ", '" + spec.inputs[i].second +
+                        "' is " + std::string(DTypeProtocolName(got.dtype)));
     }
     if (std::count(learns_shape_.begin(), learns_shape_.end(), values[i]) > 0 &&
         !got.shape.has_rank) {

@@ -1,5 +1,6 @@
-// StageScope: one list of stages of a pipeline file, as nodes of one graph. Nested stages (a branch,
-// the body of a fan-out or of a loop) are a scope of their own that reads from the one around it.
+// StageScope: one list of stages of a pipeline file, as nodes of one graph. Nested stages (a
+// branch, the body of a fan-out or of a loop) are a scope of their own that reads from the one
+// around it.
 #pragma once
 
 #include <deque>

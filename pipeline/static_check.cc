@@ -137,8 +137,8 @@ class Checker {
       KnownValue made = body.Output(i);
       made.contents.reset();
       if (made.shape && made.shape->empty()) made.shape = Shape{1};
-      if (made.shape && (!rows || __builtin_mul_overflow((*made.shape)[0], *rows,
-                                                         &(*made.shape)[0]))) {
+      if (made.shape &&
+          (!rows || __builtin_mul_overflow((*made.shape)[0], *rows, &(*made.shape)[0]))) {
         made.shape.reset();
       }
       outputs[i] = std::move(made);

@@ -84,8 +84,8 @@ void InferCall::EnterSession() {
   const SessionStore::Ticket ticket = environment_.sessions.NewTicket();
   SessionStore::Entrant entrant;
   // The id is its tenant's, and one load's: what was kept may not fit what is loaded later.
-  entrant.session = std::to_string(servable_->load_number) + " " + request_.tenant + " " +
-                    decoded_.sequence.id;
+  entrant.session =
+      std::to_string(servable_->load_number) + " " + request_.tenant + " " + decoded_.sequence.id;
   entrant.name = "sequence " + decoded_.sequence.id + " of '" + servable_->name + "'";
   entrant.start = decoded_.sequence.start;
   entrant.end = decoded_.sequence.end;
@@ -96,13 +96,13 @@ void InferCall::EnterSession() {
     std::lock_guard lock(mutex_);
     ticket_ = ticket;
   }
-  environment_.sessions.Enter(
-      ticket, std::move(entrant),
-      [self = shared_from_this()](Result<SessionStore::State> state) {
-        if (!state.ok()) return self->Fail(state.status());
-        for (Tensor& t : *state) self->decoded_.inputs.push_back(std::move(t));
-        self->Start();
-      });
+  environment_.sessions.Enter(ticket, std::move(entrant),
+                              [self = shared_from_this()](Result<SessionStore::State> state) {
+                                if (!state.ok()) return self->Fail(state.status());
+                                for (Tensor& t : *state)
+                                  self->decoded_.inputs.push_back(std::move(t));
+                                self->Start();
+                              });
   std::unique_lock lock(mutex_);
   if (!cancelled_) return;
   const Status why = cancel_reason_;  // came before there was anything to leave

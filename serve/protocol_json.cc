@@ -84,10 +84,9 @@ std::string ServerMetadataJson() {
   json.Key("name").String("plexus");
   json.Key("version").String(kServerVersion);
   json.Key("extensions").BeginArray();
-  for (const char* extension :
-       {"binary_tensor_data", "model_configuration", "model_repository",
-        "model_repository(unload_dependents)", "parameters", "schedule_policy", "sequence",
-        "statistics"}) {
+  for (const char* extension : {"binary_tensor_data", "model_configuration", "model_repository",
+                                "model_repository(unload_dependents)", "parameters",
+                                "schedule_policy", "sequence", "statistics"}) {
     json.String(extension);
   }
   json.EndArray();

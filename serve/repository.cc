@@ -274,9 +274,9 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
   for (size_t i = 0; known.ok() && i < pipeline.states.size(); ++i) {
     const std::optional<Shape>& next = (*known)[pipeline.outputs.size() + i].shape;
     if (!next) continue;
-    PLEXUS_RETURN_IF_ERROR(CheckDeclaredShape(pipeline.states[i].shape, *next)
-                               .WithContext(file.filename().string() + ": state '" +
-                                            pipeline.states[i].name + "'"));
+    PLEXUS_RETURN_IF_ERROR(
+        CheckDeclaredShape(pipeline.states[i].shape, *next)
+            .WithContext(file.filename().string() + ": state '" + pipeline.states[i].name + "'"));
   }
   Entry entry;
   entry.versions[1] = std::move(servable);

@@ -47,8 +47,8 @@ struct Servable {
   std::vector<std::shared_ptr<const Servable>> members;
   // What it keeps from request to request: inputs and outputs of the executable after those above.
   std::vector<PipelineState> states;
-  Duration session_idle{0};   // how long a session may stand unused
-  uint64_t load_number = 0;   // unique in the process: sessions belong to one load
+  Duration session_idle{0};  // how long a session may stand unused
+  uint64_t load_number = 0;  // unique in the process: sessions belong to one load
   ModelConfig config;
   mutable ServableStats stats;
 };

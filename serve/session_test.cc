@@ -114,8 +114,8 @@ TEST(Session, IdsAreNumbersOrTextsAndBelongToTheirTenant) {
 
 TEST(Session, ARequestWithoutAnIdIsRefused) {
   Fixture f;
-  for (const char* parameters : {"", R"("sequence_id":0)", R"("sequence_id":"")",
-                                 R"("sequence_start":true)"}) {
+  for (const char* parameters :
+       {"", R"("sequence_id":0)", R"("sequence_id":"")", R"("sequence_start":true)"}) {
     const std::string said = f.Send(1, parameters);
     EXPECT_TRUE(Holds(said, "400") && Holds(said, "'sequence_id' must say whose")) << said;
   }

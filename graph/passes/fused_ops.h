@@ -17,9 +17,9 @@
 //   plexus.QConv / plexus.QMatMul: quantised forms; see fused_ops.md beside this file.
 //   plexus.MapRows(inputs...; captures) body: graph — applies body to every row (axis 0, kept as
 //       leading 1) of each input and concatenates the results on axis 0, a scalar as one row; zero
-//       rows give zero rows. Attributes of a pipeline's `foreach`: limit, the most rows there may be;
-//       pad_<i>, a scalar that fills results of output i up where their sizes differ; sizes, ints:
-//       one more output per entry, int64[rows], how many rows each gave of that output;
+//       rows give zero rows. Attributes of a pipeline's `foreach`: limit, the most rows there may
+//       be; pad_<i>, a scalar that fills results of output i up where their sizes differ; sizes,
+//       ints: one more output per entry, int64[rows], how many rows each gave of that output;
 //       concurrency, how many rows run at once; stage, on every node that stands for a stage.
 //   plexus.FanOut(inputs...) limit: the inputs themselves; an error where one has more rows, or
 //       another number of rows than the first.

@@ -271,8 +271,8 @@ Status Specializer::RunScan(Scope& scope, const Node& node) {
   return OkStatus();
 }
 
-// The body sees one row at a time. It stays the graph that it is: what one row needs does not depend
-// on how many there are, so its plans serve any number of them.
+// The body sees one row at a time. It stays the graph that it is: what one row needs does not
+// depend on how many there are, so its plans serve any number of them.
 Status Specializer::RunMapRows(Scope& scope, const Node& node) {
   const Graph* body = node.GraphAttr("body");
   if (!body || node.inputs.empty() || body->inputs().size() != node.inputs.size()) {
@@ -296,8 +296,8 @@ Status Specializer::RunMapRows(Scope& scope, const Node& node) {
     if (!run) continue;
     std::optional<Shape> shape = run->KnownOutput(i).shape;
     if (shape && shape->empty()) shape = Shape{1};  // a scalar is one row
-    if (shape && (!rows || rows->empty() ||
-                  __builtin_mul_overflow((*shape)[0], (*rows)[0], &(*shape)[0]))) {
+    if (shape &&
+        (!rows || rows->empty() || __builtin_mul_overflow((*shape)[0], (*rows)[0], &(*shape)[0]))) {
       shape.reset();
     }
     Learn(id, run->KnownOutput(i).dtype, shape);

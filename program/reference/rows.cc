@@ -16,8 +16,8 @@ void Place(const Tensor& part, const Shape& shape, Tensor& out, int64_t row) {
   if (std::equal(shape.begin() + 1, shape.end(), part.shape().begin() + 1)) {
     return reference::CopyElements(part, 0, out, row * to[0], part.num_elements());
   }
-  reference::CopyStrided(part, 0, reference::RowMajorStrides(part.shape()), out,
-                         row * to[0], to, part.shape());
+  reference::CopyStrided(part, 0, reference::RowMajorStrides(part.shape()), out, row * to[0], to,
+                         part.shape());
 }
 
 }  // namespace
@@ -31,12 +31,11 @@ Result<Tensor> JoinRows(std::span<const Tensor> parts, const Tensor* pad) {
     const bool fits = part.dtype() == parts[0].dtype() && part.shape().size() == shape.size();
     const bool same = fits && std::equal(shape.begin() + 1, shape.end(), part.shape().begin() + 1);
     if (!fits || (!same && pad == nullptr)) {
-      return InvalidArgumentError("element " + std::to_string(i) + " gives " +
-                                  std::string(DTypeName(part.dtype())) +
-                                  ShapeToString(parts[i].shape()) + ", element 0 " +
-                                  std::string(DTypeName(parts[0].dtype())) +
-                                  ShapeToString(parts[0].shape()) +
-                                  (fits ? "; sizes that differ need 'pad'" : ""));
+      return InvalidArgumentError(
+          "element " + std::to_string(i) + " gives " + std::string(DTypeName(part.dtype())) +
+          ShapeToString(parts[i].shape()) + ", element 0 " +
+          std::string(DTypeName(parts[0].dtype())) + ShapeToString(parts[0].shape()) +
+          (fits ? "; sizes that differ need 'pad'" : ""));
     }
     differ |= !same;
     if (__builtin_add_overflow(shape[0], part.shape()[0], &shape[0])) {
@@ -66,9 +65,9 @@ Result<int64_t> CheckFanOut(const Node& node, std::span<const Tensor> inputs) {
   for (const Tensor& t : inputs) {
     if (t.rank() == 0) return InvalidArgumentError("a scalar has no axis to walk");
     if (t.shape()[0] != inputs[0].shape()[0]) {
-      return InvalidArgumentError("its inputs differ in length: " +
-                                  std::to_string(inputs[0].shape()[0]) + " and " +
-                                  std::to_string(t.shape()[0]));
+      return InvalidArgumentError(
+          "its inputs differ in length: " + std::to_string(inputs[0].shape()[0]) + " and " +
+          std::to_string(t.shape()[0]));
     }
   }
   const int64_t rows = inputs[0].shape()[0];
