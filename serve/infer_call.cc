@@ -198,10 +198,10 @@ void InferCall::Finished(RunResult result) {
   }
   timings_ = result.timings;
   memory_ = std::move(result.memory);
-  const bool pipeline = servable_->platform != "onnx";  // or a group of them
   if (!result.status.ok()) {
-    return Fail(pipeline ? result.status.WithContext("pipeline '" + servable_->name + "'")
-                         : result.status);
+    return Fail(servable_->platform == "plexus_pipeline"
+                    ? result.status.WithContext("pipeline '" + servable_->name + "'")
+                    : result.status);
   }
   if (result.outputs.size() != servable_->outputs.size() + servable_->states.size()) {
     return Fail(InternalError("'" + servable_->name + "' gave " +
@@ -210,7 +210,7 @@ void InferCall::Finished(RunResult result) {
   // A model's declared sizes may be an example's; a pipeline's are its author's promise.
   const Status next = TakeNextState(&result.outputs);
   if (!next.ok()) return Fail(next);
-  for (size_t i = 0; pipeline && i < result.outputs.size(); ++i) {
+  for (size_t i = 0; servable_->platform != "onnx" && i < result.outputs.size(); ++i) {
     const Status fits = CheckDeclaredShape(servable_->outputs[i].shape, result.outputs[i].shape());
     if (fits.ok()) continue;
     return Fail(InternalError("pipeline '" + servable_->name + "': output '" +
