@@ -161,6 +161,13 @@ TEST(Session, MetadataHasNoStateAndTheConfigSaysThatThereIsOne) {
   EXPECT_FALSE(Holds(get("/v2/models/same/config"), "sequence_batching"));
 }
 
+TEST(Session, APipelineThatKeepsStateIsNoMemberOfAGroup) {
+  Fixture f;
+  const auto group = f.repository.FindGroup({"sum", "same"});
+  EXPECT_EQ(group.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(Holds(group.status().message(), "'sum' keeps state")) << group.status().message();
+}
+
 // On a runtime that answers when it is told to: output i is input i.
 struct HeldFixture : Fixture {
   HeldFixture()
