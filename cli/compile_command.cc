@@ -92,7 +92,9 @@ void WriteRow(const Target& target, const Times& times, JsonWriter& json) {
 int Compile(const InspectFlags& flags) {
   const Result<Shapes> shapes = ParseShapes(flags.shapes);
   if (!shapes.ok()) return FailUsage("compile", shapes.status().message());
-  Result<std::unique_ptr<Runtime>> runtime = Runtime::Create(ToOptions(flags.runtime));
+  RuntimeOptions options = ToOptions(flags.runtime);
+  options.share_work = false;  // each model and pipeline by itself, in one piece
+  Result<std::unique_ptr<Runtime>> runtime = Runtime::Create(options);
   if (!runtime.ok()) return Fail(runtime.status());
   const Result<std::vector<Target>> targets = LoadTargets(flags.path, **runtime);
   if (!targets.ok()) return Fail(targets.status());

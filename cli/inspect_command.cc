@@ -236,7 +236,9 @@ int ShowDifference(const PathIndex& index, const InspectFlags& flags) {
 int Inspect(const InspectFlags& flags) {
   const Result<Shapes> shapes = ParseShapes(flags.shapes);
   if (!shapes.ok()) return FailUsage("inspect", shapes.status().message());
-  Result<std::unique_ptr<Runtime>> runtime = Runtime::Create(ToOptions(flags.runtime));
+  RuntimeOptions options = ToOptions(flags.runtime);
+  options.share_work = false;  // each model and pipeline by itself, in one piece
+  Result<std::unique_ptr<Runtime>> runtime = Runtime::Create(options);
   if (!runtime.ok()) return Fail(runtime.status());
   const Result<std::vector<Target>> targets = LoadTargets(flags.path, **runtime);
   if (!targets.ok()) return Fail(targets.status());
