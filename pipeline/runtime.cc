@@ -29,15 +29,16 @@ constexpr uint32_t kBuildThreads = 2;
 
 class LoadedGraph : public Executable {
  public:
-  LoadedGraph(std::string name, PlannedGraphPtr planned, PlanCache& plans, PathBook& book)
+  LoadedGraph(std::string name, PlannedGraphPtr planned, std::shared_ptr<PlanCache> plans,
+              std::shared_ptr<PathBook> book)
       : deterministic(IsDeterministic(planned->graph)),
         name_(std::move(name)),
         planned_(std::move(planned)),
-        plans_(plans),
-        book_(book) {}
+        plans_(std::move(plans)),
+        book_(std::move(book)) {}
   ~LoadedGraph() override {
-    book_.Remove(planned_->id);
-    plans_.Drop(planned_->id);
+    book_->Remove(planned_->id);
+    plans_->Drop(planned_->id);
   }
 
   const bool deterministic;  // equal inputs give equal outputs
@@ -64,8 +65,9 @@ class LoadedGraph : public Executable {
  private:
   const std::string name_;
   const PlannedGraphPtr planned_;
-  PlanCache& plans_;
-  PathBook& book_;
+  // Theirs as well: an executable may outlive its runtime.
+  const std::shared_ptr<PlanCache> plans_;
+  const std::shared_ptr<PathBook> book_;
   mutable std::mutex mutex_;  // guards programs_
   std::vector<std::weak_ptr<const Program>> programs_;
 };
@@ -258,13 +260,12 @@ class CpuRuntime : public Runtime {
         compiler_(MakeCpuCompiler(CompilerOptions(device_.info().units))),
         dispatcher_(device_, std::move(policy), clock_, &profiles_,
                     options.tracing ? &trace_ : nullptr, Limits(options)),
-        plans_(options.program_cache_bytes, kBuildThreads),
+        plans_(std::make_shared<PlanCache>(options.program_cache_bytes, kBuildThreads)),
         flights_(options.share_across_tenants),
-        book_([this] { plans_.Post([this] { book_.Refresh(); }); },
-              [this](uint64_t graph_id) { plans_.Drop(graph_id); }),
+        book_(MakeBook(plans_)),
         housekeeper_(dispatcher_, device_, clock_),
         environment_{dispatcher_,
-                     plans_,
+                     *plans_,
                      flights_,
                      ReferenceEvaluator::Get(),
                      folding_,
@@ -288,7 +289,7 @@ class CpuRuntime : public Runtime {
       std::unique_lock lock(in_flight_mutex_);
       in_flight_zero_.wait(lock, [this] { return in_flight_ == 0; });
     }
-    plans_.Stop();
+    plans_->Stop();
     device_.Stop();
     if (options_.profile_path.empty()) return;
     const Status status = profiles_.Save(options_.profile_path);
@@ -361,13 +362,13 @@ class CpuRuntime : public Runtime {
   const Clock& clock() const override { return clock_; }
 
   CacheStats cache_stats() const override {
-    const PlanCache::Stats s = plans_.stats();
+    const PlanCache::Stats s = plans_->stats();
     return {s.plans, s.bytes, s.hits, s.misses, s.evictions};
   }
 
   SharingStats sharing_stats() const override {
     const FlightTable::Stats flights = flights_.stats();
-    return {flights.led, flights.joined, book_.num_paths()};
+    return {flights.led, flights.joined, book_->num_paths()};
   }
 
   std::vector<ProgramPtr> Programs(const ExecutablePtr& executable) const override {
@@ -384,8 +385,22 @@ class CpuRuntime : public Runtime {
     auto planned = std::make_shared<const PlannedGraph>(std::move(prepared), compile);
     auto loaded = std::make_shared<LoadedGraph>(name, planned, plans_, book_);
     compiler_.SetOwner(name, loaded);
-    if (options_.share_work) book_.Add(planned);
+    if (options_.share_work) book_->Add(planned);
     return ExecutablePtr(std::move(loaded));
+  }
+
+  // Cuts on a build thread.
+  static std::shared_ptr<PathBook> MakeBook(const std::shared_ptr<PlanCache>& plans) {
+    auto self = std::make_shared<std::weak_ptr<PathBook>>();
+    auto book = std::make_shared<PathBook>(
+        [plans, self] {
+          plans->Post([self] {
+            if (const std::shared_ptr<PathBook> book = self->lock()) book->Refresh();
+          });
+        },
+        [plans](uint64_t graph_id) { plans->Drop(graph_id); });
+    *self = book;
+    return book;
   }
 
   static size_t ValueMemoryBytes(const RuntimeOptions& options) {
@@ -456,7 +471,7 @@ class CpuRuntime : public Runtime {
     if (!options_.share_work || !loaded.deterministic) {
       co_return co_await request.RunGraph(whole, std::move(inputs), 0);
     }
-    const RunPathPtr path = book_.Find(whole->id);
+    const RunPathPtr path = book_->Find(whole->id);
     if (path == nullptr) co_return co_await request.RunShared(whole, std::move(inputs));
     const Companions::Stay stay(companions_, HashCombine(path->family, SampleHash(inputs)));
     loaded.history.Met(stay.met());
@@ -477,9 +492,9 @@ class CpuRuntime : public Runtime {
   RecordingCompiler compiler_;
   Dispatcher dispatcher_;
   const FoldingEvaluator folding_{ReferenceEvaluator::Get()};
-  PlanCache plans_;
+  const std::shared_ptr<PlanCache> plans_;
   FlightTable flights_;
-  PathBook book_;
+  const std::shared_ptr<PathBook> book_;
   Housekeeper housekeeper_;
   RequestEnvironment environment_;
   std::mutex in_flight_mutex_;  // guards in_flight_

@@ -184,6 +184,13 @@ TEST_F(ShareTest, UnloadingOneLeavesTheOthersAsTheyWere) {
   EXPECT_TRUE(TensorsEqual(runtime_->Run(a, {Input(1)}).outputs.at(0), before));
 }
 
+TEST_F(ShareTest, AnExecutableMayOutliveItsRuntime) {
+  const ExecutablePtr a = Load("a", {1, 2, 3}), b = Load("b", {1, 2, 4});
+  WaitForPaths(2);
+  EXPECT_TRUE(runtime_->Run(a, {Input(1)}).status.ok());
+  runtime_.reset();
+}
+
 // --- Whether it is worth it
 
 TEST(ShareHistoryTest, ExecutablesWithoutCompanyComeToRunInOnePiece) {
