@@ -19,6 +19,13 @@ SYSTEMS = {
     "plexus-srpt": {"system": "plexus", "policy": "srpt"},
     "plexus-edf": {"system": "plexus", "policy": "edf"},
     "plexus-stretch": {"system": "plexus", "policy": "stretch"},
+    # Without what block messages give a single job: branches of its graph side by side.
+    "plexus-edf-in-order": {"system": "plexus", "policy": "edf", "scheduler": {"in_order": True}},
+    "plexus-stretch-in-order": {
+        "system": "plexus",
+        "policy": "stretch",
+        "scheduler": {"in_order": True},
+    },
 }
 RIVALS = ("paella", "bounded-srpt", "bounded-edf")
 SIGMAS = [1.5, 2]
@@ -195,7 +202,8 @@ def sensitivity(simulator, systems, change, seeds, quick) -> dict:
                     group, key, value = SENSITIVITY[parameter][:3]
                     new = value * factor
                     whole = key in ("waiting_kernels", "in_flight", "job_depth")
-                    c[group] = {key: max(1, int(new)) if whole else new}
+                    new = max(1, int(new)) if whole else new
+                    c[group] = {**c.get(group, {}), key: new}
                 points.append((label, system))
                 changes.append(c)
     values = {}

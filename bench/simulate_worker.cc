@@ -70,6 +70,8 @@ void ApplyScheduler(const Json& change, SystemOptions* s) {
       s->job_depth = value;
     } else if (key == "quantum_us") {
       s->quantum = FromUs(value);
+    } else if (key == "in_order") {
+      s->in_order = value;
     } else if (key == "in_flight_bound_us") {
       s->in_flight_bound = FromUs(value);
     } else if (key == "host_launch_us") {

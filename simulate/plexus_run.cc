@@ -47,6 +47,10 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     dispatcher.quantum = workload_.system.quantum;
     dispatcher.hardware_bound = workload_.system.in_flight_bound;
     dispatcher.max_jobs = num_jobs();
+    for (const SimModel& model : workload_.models) {
+      programs_.push_back(workload_.system.in_order ? InOrderProgram(*model.program)
+                                                    : model.program);
+    }
     dispatcher_ = std::make_unique<Dispatcher>(*this, std::move(policy), clock_, &profiles_,
                                                nullptr, dispatcher);
     return OkStatus();
@@ -58,7 +62,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
   void OnArrival(uint32_t index) override {
     const SimModel& model = model_of(index);
     JobSpec spec;
-    spec.program = model.program;
+    spec.program = programs_[job(index).model];
     spec.buffers.inputs.resize(model.program->inputs.size());
     spec.buffers.outputs.resize(model.program->outputs.size());
     spec.listener = this;
@@ -143,6 +147,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
   const bool trace_;
   DeviceInfo info_;
   std::unique_ptr<SimGpu> gpu_;
+  std::vector<ProgramPtr> programs_;  // by model
   ProfileStore profiles_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::deque<SimGpuEvent> reports_;

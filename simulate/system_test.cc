@@ -103,6 +103,21 @@ Workload LongThenShort(const std::string& system) {
   return w;
 }
 
+TEST(SystemTest, PlexusRunsBranchesOfAJobSideBySideUnlessInOrder) {
+  Workload w = Bare("plexus", 2, 8);
+  AddModel(&w, "two branches", {{1, 10 * kUs, {}}, {1, 10 * kUs, {}}});
+  auto branches = std::make_shared<Program>(*w.models[0].program);
+  for (Kernel& kernel : branches->kernels) {
+    kernel.dependencies = 0;
+    kernel.successors.clear();
+  }
+  w.models[0].program = branches;
+  AddJob(&w, 0);
+  EXPECT_EQ(Ends(w), (Times{10}));
+  w.system.in_order = true;
+  EXPECT_EQ(Ends(w), (Times{20}));
+}
+
 TEST(SystemTest, PlexusLetsShortJobsPassAtTheNextKernel) {
   EXPECT_EQ(Ends(LongThenShort("plexus")), (Times{1020, 110, 120}));
 }

@@ -158,6 +158,17 @@ ProgramPtr ChainProgram(const std::string& name, const std::vector<SimKernel>& k
   return program;
 }
 
+ProgramPtr InOrderProgram(const Program& program) {
+  auto chain = std::make_shared<Program>(program);
+  for (uint32_t k = 0; k < chain->kernels.size(); ++k) {
+    Kernel& kernel = chain->kernels[k];
+    kernel.dependencies = k > 0 ? 1 : 0;
+    kernel.successors.clear();
+    if (k + 1 < chain->kernels.size()) kernel.successors = {KernelId(k + 1)};
+  }
+  return chain;
+}
+
 ProgramPtr ScaledProgram(const Program& program, double factor) {
   auto scaled = std::make_shared<Program>(program);
   for (Kernel& kernel : scaled->kernels) {

@@ -62,6 +62,9 @@ struct SystemOptions {
   uint32_t job_depth = 1;            // bounded: launches of one job
   Duration quantum{200000};          // plexus: DispatcherOptions
   Duration in_flight_bound{120000};  // plexus: DispatcherOptions::hardware_bound
+  // plexus: a job's kernels one after the other, as they are on a stream, instead of branches of
+  // its graph side by side.
+  bool in_order = false;
 };
 
 struct Workload {
@@ -109,6 +112,8 @@ struct SimKernel {
   BlockResources resources{128, 32, 0};
 };
 ProgramPtr ChainProgram(const std::string& name, const std::vector<SimKernel>& kernels);
+// The same kernels, each after the one before it.
+ProgramPtr InOrderProgram(const Program& program);
 // The same program with all block times multiplied, rounded to at least 1 ns.
 ProgramPtr ScaledProgram(const Program& program, double factor);
 // How long one job takes on the empty device, its kernels on one stream, without host costs.

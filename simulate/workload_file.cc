@@ -100,6 +100,7 @@ class FileReader {
     s.job_depth = Count(map, "job_depth", s.job_depth);
     s.quantum = Microseconds(map, "quantum_us", s.quantum);
     s.in_flight_bound = Microseconds(map, "in_flight_bound_us", s.in_flight_bound);
+    s.in_order = map.Bool("in_order", s.in_order);
     return map.Finish();
   }
 
