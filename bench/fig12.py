@@ -4,6 +4,6 @@ import load_sweep
 import models
 
 
-def run(quick: bool, only: set | None):
+def run(quick: bool, only: set | None, seeds: int = 5, processes: int | None = None):
     models.prepare()
-    return load_sweep.run("fig12", "fig12.yaml", quick)
+    return load_sweep.run("fig12", "fig12.yaml", quick, seeds, processes)

@@ -12,7 +12,7 @@ from simulated import ROOT, Simulator
 THRESHOLDS = [0.01, 0.1, 1, 10, 100, 1e3, 1e4, 1e5]
 
 
-def run(quick: bool, only: set | None):
+def run(quick: bool, only: set | None, processes: int | None = None):
     models.prepare()
     jobs = 1000 if quick else 3000
     base = {"kind": "at-once", "jobs": jobs}
@@ -25,7 +25,8 @@ def run(quick: bool, only: set | None):
         ],
     }
     fairness, missing = {}, {}
-    with Simulator(str(ROOT / "bench" / "workloads" / "fig13.yaml")) as simulator:
+    workload = str(ROOT / "bench" / "workloads" / "fig13.yaml")
+    with Simulator(workload, processes) as simulator:
         for system, changes in curves.items():
             try:
                 answers = simulator.run(changes)

@@ -107,11 +107,11 @@ def mean(values: list) -> float:
     return float(f"{sum(values) / len(values):.4g}")
 
 
-def run(name: str, workload: str, quick: bool):
+def run(name: str, workload: str, quick: bool, num_seeds: int, processes: int | None):
     jobs = 1000 if quick else 3000
     loads = QUICK_LOADS if quick else LOADS
-    seeds = [1] if quick else [1, 2, 3, 4, 5]
-    with Simulator(str(ROOT / "bench" / "workloads" / workload)) as simulator:
+    seeds = [1] if quick else list(range(1, num_seeds + 1))
+    with Simulator(str(ROOT / "bench" / "workloads" / workload), processes) as simulator:
         systems = known_systems(simulator, jobs)
         at_once = simulator.run(
             [{**c, "kind": "at-once", "jobs": jobs, "seed": 1} for c in systems.values()]
@@ -138,6 +138,7 @@ def run(name: str, workload: str, quick: bool):
             "workload": simulator.about,
             "jobs": jobs,
             "seeds": seeds,
+            "full": seeds == [1, 2, 3, 4, 5],
             "loads": loads,
             "saturation_per_s": saturation,
             "missing_systems": [s for s in SYSTEMS if s not in systems],

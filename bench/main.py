@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import inspect
 import json
 import pathlib
 import sys
@@ -33,6 +34,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="end within 5 minutes")
     parser.add_argument("--list", action="store_true", help="name the experiments")
     parser.add_argument("--only", help="comma-separated models (mix8: systems), for finding out why")
+    parser.add_argument("--seeds", type=int, help="fig11, fig12: so many seeds instead of 5")
+    parser.add_argument("--processes", type=int, help="fig11 to fig13: simulators at once")
     args = parser.parse_args()
     if args.list or args.name is None:
         for name, (_, what) in EXPERIMENTS.items():
@@ -43,7 +46,12 @@ def main() -> int:
         return 2
     module = importlib.import_module(EXPERIMENTS[args.name][0])
     only = set(args.only.split(",")) if args.only else None
-    result, svg = module.run(quick=args.quick, only=only)
+    options = {k: v for k in ("seeds", "processes") if (v := getattr(args, k)) is not None}
+    for option, value in options.items():
+        if option not in inspect.signature(module.run).parameters or value < 1:
+            print(f"bench/run: --{option} {value} does not fit {args.name}", file=sys.stderr)
+            return 2
+    result, svg = module.run(quick=args.quick, only=only, **options)
     results = ROOT / "bench" / "results"
     results.mkdir(exist_ok=True)
     if only is None:  # a partial run is not a result
