@@ -474,12 +474,14 @@ class CpuRuntime : public Runtime {
     const RunPathPtr path = book_->Find(whole->id);
     if (path == nullptr) co_return co_await request.RunShared(whole, std::move(inputs));
     const Companions::Stay stay(companions_, HashCombine(path->family, SampleHash(inputs)));
-    loaded.history.Met(stay.met());
+    Result<Tensors> outputs = Tensors();
     if (stay.met() || loaded.history.WorthAPath(*path)) {
-      co_return co_await request.RunPath(path, std::move(inputs));
+      outputs = co_await request.RunPath(path, std::move(inputs));
+    } else {
+      outputs = co_await request.RunShared(whole, std::move(inputs));
+      if (request.spent() > Duration{0}) loaded.history.TookWhole(request.spent());
     }
-    Result<Tensors> outputs = co_await request.RunShared(whole, std::move(inputs));
-    if (request.spent() > Duration{0}) loaded.history.TookWhole(request.spent());
+    loaded.history.Met(stay.had_company());
     co_return outputs;
   }
 

@@ -10,15 +10,22 @@ constexpr double kGuessedCost = 0.02, kLeastCost = 0.002;
 
 }  // namespace
 
-bool Companions::Enter(uint64_t look) {
+uint64_t Companions::Enter(uint64_t look) {
   std::lock_guard lock(mutex_);
-  return here_[look]++ > 0;
+  Gathering& gathering = gatherings_[look];
+  ++gathering.here;
+  return gathering.came++;
 }
 
 void Companions::Leave(uint64_t look) {
   std::lock_guard lock(mutex_);
-  const auto it = here_.find(look);
-  if (--it->second == 0) here_.erase(it);
+  const auto it = gatherings_.find(look);
+  if (--it->second.here == 0) gatherings_.erase(it);
+}
+
+uint64_t Companions::Came(uint64_t look) const {
+  std::lock_guard lock(mutex_);
+  return gatherings_.at(look).came;
 }
 
 void ShareHistory::Met(bool company) {

@@ -17,32 +17,43 @@ class Companions {
   // One request, from its begin to its end.
   class Stay {
    public:
-    Stay(Companions& all, uint64_t look) : all_(all), look_(look), met_(all.Enter(look)) {}
+    Stay(Companions& all, uint64_t look) : all_(all), look_(look), place_(all.Enter(look)) {}
     ~Stay() { all_.Leave(look_); }
     Stay(const Stay&) = delete;
     Stay& operator=(const Stay&) = delete;
     // Whether another one was there when it came.
-    bool met() const { return met_; }
+    bool met() const { return place_ > 0; }
+    // The same, or one has come since: what the first of several cannot know in time.
+    bool had_company() const { return met() || all_.Came(look_) > place_ + 1; }
 
    private:
     Companions& all_;
     const uint64_t look_;
-    const bool met_;
+    const uint64_t place_;
   };
 
  private:
-  bool Enter(uint64_t look);
+  struct Gathering {
+    uint64_t came = 0;  // since somebody was there
+    uint32_t here = 0;
+  };
+  // How many have come before, since somebody was there.
+  uint64_t Enter(uint64_t look);
   void Leave(uint64_t look);
+  uint64_t Came(uint64_t look) const;
 
-  std::mutex mutex_;  // guards here_
-  std::unordered_map<uint64_t, uint32_t> here_;
+  mutable std::mutex mutex_;  // guards gatherings_
+  std::unordered_map<uint64_t, Gathering> gatherings_;
 };
 
 // What one executable's requests showed. Statistics: they order nothing, and a lost update does no
 // harm. Thread-safe.
 class ShareHistory {
  public:
-  // A request came; `company`: there was one that it could have joined.
+  // A request ends; `company`: there was another one meanwhile that it could have shared with,
+  // whichever came first. Who comes first is often the same executable each time: were only those
+  // that come later to learn from it, the first would go in one piece for ever, and nobody could
+  // join it.
   void Met(bool company);
   // A request ran in one piece.
   void TookWhole(Duration took);

@@ -191,6 +191,28 @@ TEST_F(ShareTest, AnExecutableMayOutliveItsRuntime) {
   runtime_.reset();
 }
 
+TEST_F(ShareTest, WhoAlwaysComesFirstLearnsThatOthersFollow) {
+  const ExecutablePtr first = Load("first", {1, 2, 3}, kLong);
+  const ExecutablePtr second = Load("second", {1, 2, 4}, kLong);
+  WaitForPaths(2);
+  // Alone for so long that it goes in one piece.
+  for (int i = 0; i < 45; ++i) {
+    ASSERT_TRUE(runtime_->Run(first, {Input(static_cast<float>(i))}).status.ok());
+  }
+  ASSERT_TRUE(runtime_->Run(second, {Input(1)}).status.ok());
+  constexpr int kRounds = 16;
+  uint64_t joined = 0;
+  for (int i = 0; i < kRounds; ++i) {
+    const uint64_t before = runtime_->sharing_stats().joined;
+    Started a = Start(first, Input(100 + static_cast<float>(i)));
+    Started b = Start(second, Input(100 + static_cast<float>(i)));
+    ASSERT_TRUE(a.result.get().status.ok());
+    ASSERT_TRUE(b.result.get().status.ok());
+    if (i >= kRounds / 2) joined += runtime_->sharing_stats().joined - before;
+  }
+  EXPECT_GE(joined, kRounds / 4u) << "the loop, nearly each time";
+}
+
 // --- Whether it is worth it
 
 TEST(ShareHistoryTest, ExecutablesWithoutCompanyComeToRunInOnePiece) {
@@ -210,6 +232,14 @@ TEST(CompanionsTest, CompanyIsWhoIsThereNow) {
     EXPECT_FALSE(first.met());
     EXPECT_TRUE(second.met());
     EXPECT_FALSE(other.met());
+    EXPECT_TRUE(first.had_company()) << "it came later";
+    EXPECT_TRUE(second.had_company());
+    EXPECT_FALSE(other.had_company());
+  }
+  {
+    const Companions::Stay stays(all, 1);
+    { const Companions::Stay passes_by(all, 1); }
+    EXPECT_TRUE(stays.had_company()) << "it was there";
   }
   EXPECT_FALSE(Companions::Stay(all, 1).met());
 }
