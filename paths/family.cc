@@ -150,9 +150,7 @@ Result<Graph> FamilyMember(const Family& family, int member) {
         "range");
   }
   const int blocks = Blocks(family);
-  const bool replaces =
-      family.kind == FamilyKind::kLastLayers || family.kind == FamilyKind::kDecoders;
-  if (blocks < (replaces ? family.changed + 1 : std::max(1, family.changed))) {
+  if (blocks < std::max(1, family.changed)) {
     return InvalidArgumentError("a family of " + std::to_string(family.nodes) +
                                 " nodes has too few blocks for " + std::to_string(family.changed) +
                                 " changed ones");

@@ -32,7 +32,8 @@ struct Family {
 
 // Member `member` (≥ 0), as a model file would be imported: opset 17, not canonical. The same on
 // every machine. Weights are scaled so that outputs vary with inputs. kInvalidArgument for sizes
-// that make no model: fewer nodes than `changed` blocks and one more need, width outside 8…4096.
+// that make no model: fewer nodes than one block or than `changed` blocks need, width outside
+// 8…4096.
 Result<Graph> FamilyMember(const Family& family, int member);
 
 }  // namespace plexus

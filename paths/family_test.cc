@@ -39,6 +39,7 @@ TEST(Family, MembersShareWhatTheirKindSays) {
   // Two adapters of 4 nodes leave 8 blocks; each has a quarter of a block's weights.
   EXPECT_GT(SharedShare({FamilyKind::kAdapters, 70, 16, 2}, 4), 0.9);
   EXPECT_EQ(SharedShare({FamilyKind::kLastLayers, 70, 16, 9}, 1), 1.0);
+  EXPECT_EQ(SharedShare({FamilyKind::kLastLayers, 70, 16, 10}, 4), 0.0) << "all changed";
 }
 
 TEST(Family, MembersDifferAndAreTheSameEveryTime) {
@@ -72,7 +73,7 @@ TEST(Family, HasAboutTheNodesThatWereAskedFor) {
 TEST(Family, SizesThatMakeNoModelAreRefused) {
   for (const Family& bad :
        {Family{FamilyKind::kHeads, 3, 16, 0}, Family{FamilyKind::kHeads, 70, 4, 0},
-        Family{FamilyKind::kLastLayers, 70, 16, 10}, Family{FamilyKind::kDecoders, 70, 16, -1},
+        Family{FamilyKind::kLastLayers, 70, 16, 11}, Family{FamilyKind::kDecoders, 70, 16, -1},
         Family{FamilyKind::kHeads, 200'000, 16, 0}, Family{FamilyKind::kAdapters, 70, 16, 60}}) {
     EXPECT_EQ(FamilyMember(bad, 0).status().code(), StatusCode::kInvalidArgument);
   }

@@ -4,6 +4,7 @@
 #include <set>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "graph/passes/passes.h"
@@ -106,18 +107,69 @@ PathFinder::PathFinder(PathOptions options)
     : options_(options), map_(std::make_shared<PathMap>()) {}
 PathFinder::~PathFinder() = default;
 
-PathMapPtr PathFinder::Update(std::vector<Load> add, const std::vector<std::string>& remove) {
-  for (const std::string& name : remove) pipelines_.erase(name);
-  for (Load& load : add) {
-    UnitGraph units = MakeUnits(load.pipeline, load.graph);
-    if (options_.evaluator != nullptr) AnalyzeRows(&units, *options_.evaluator);
-    pipelines_.insert_or_assign(load.pipeline, std::move(units));
+void PathFinder::Insert(Load load) {
+  if (pipelines_.count(load.pipeline) > 0) Erase(load.pipeline);
+  UnitGraph units = MakeUnits(load.pipeline, load.graph);
+  if (options_.evaluator != nullptr) AnalyzeRows(&units, *options_.evaluator);
+  UnitGraph& kept = pipelines_[load.pipeline];
+  kept = std::move(units);
+  for (const Unit& unit : kept.units) {
+    std::vector<const UnitGraph*>& users = users_[unit.kind];
+    if (users.empty() || users.back() != &kept) users.push_back(&kept);
   }
+}
+
+void PathFinder::Erase(const std::string& pipeline) {
+  const auto it = pipelines_.find(pipeline);
+  for (const Unit& unit : it->second.units) {
+    const auto users = users_.find(unit.kind);
+    if (users == users_.end()) continue;  // a second unit of one kind
+    std::erase(users->second, &it->second);
+    if (users->second.empty()) users_.erase(users);
+  }
+  pipelines_.erase(it);
+}
+
+void PathFinder::Reach(const UnitGraph& pipeline, std::set<std::string>* names) const {
+  if (!names->insert(pipeline.pipeline).second) return;
+  std::unordered_set<ContentHash> seen;
+  std::vector<const UnitGraph*> open = {&pipeline};
+  while (!open.empty()) {
+    const UnitGraph& next = *open.back();
+    open.pop_back();
+    for (const Unit& unit : next.units) {
+      if (!seen.insert(unit.kind).second) continue;
+      for (const UnitGraph* user : users_.at(unit.kind)) {
+        if (names->insert(user->pipeline).second) open.push_back(user);
+      }
+    }
+  }
+}
+
+PathMapPtr PathFinder::Update(std::vector<Load> add, const std::vector<std::string>& remove) {
+  std::set<std::string> changed;
+  std::vector<std::string> gone = remove;
+  for (const Load& load : add) gone.push_back(load.pipeline);  // replaced
+  std::erase_if(gone, [this](const std::string& name) { return pipelines_.count(name) == 0; });
+  for (const std::string& name : gone) Reach(pipelines_.at(name), &changed);
+  for (const std::string& name : std::set<std::string>(gone.begin(), gone.end())) {
+    Erase(name);
+    changed.erase(name);
+  }
+  std::set<std::string> added;
+  for (Load& load : add) {
+    added.insert(load.pipeline);
+    Insert(std::move(load));
+  }
+  for (const std::string& name : added) Reach(pipelines_.at(name), &changed);
+
   std::vector<const UnitGraph*> graphs;
-  for (const auto& [name, graph] : pipelines_) graphs.push_back(&graph);
+  for (const std::string& name : changed) graphs.push_back(&pipelines_.at(name));
   Cutter cutter(graphs, options_.dispatch_flops);
   cutter.Run();
   auto map = std::make_shared<PathMap>();
+  map->paths = map_->paths;
+  for (const std::string& name : gone) map->paths.erase(name);
   for (uint32_t p = 0; p < graphs.size(); ++p) {
     map->paths[graphs[p]->pipeline] = EmitPath(cutter, p, *graphs[p]);
   }

@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "base/hash.h"
 #include "base/status.h"
 #include "paths/path_map.h"
 #include "paths/unit.h"
@@ -36,8 +39,10 @@ class PathFinder {
   explicit PathFinder(PathOptions options = {});
   ~PathFinder();
 
-  // Adds (or replaces) and removes pipelines in one step, then cuts anew. Pipelines are analysed
-  // once, when they are added; segments that are still used stay the same objects.
+  // Adds (or replaces) and removes pipelines in one step, then cuts anew what may have changed:
+  // what has a unit in common with one of them, directly or through others. Pipelines are analysed
+  // once, when they are added; segments that are still used, and paths that did not change, stay
+  // the same objects.
   PathMapPtr Update(std::vector<Load> add, const std::vector<std::string>& remove = {});
   PathMapPtr map() const { return map_; }
 
@@ -53,8 +58,16 @@ class PathFinder {
                     const std::vector<ValueId>& outputs, const std::string& mixes,
                     std::vector<ValueId>* inputs);
 
+  void Insert(Load load);
+  void Erase(const std::string& pipeline);
+  // Adds to `names` what has units of one kind with `pipeline`, directly or through others, itself
+  // included; does not go on from what is there already.
+  void Reach(const UnitGraph& pipeline, std::set<std::string>* names) const;
+
   const PathOptions options_;
   std::map<std::string, UnitGraph> pipelines_;
+  // Who has units of a kind. Points into pipelines_.
+  std::unordered_map<ContentHash, std::vector<const UnitGraph*>> users_;
   std::map<std::string, std::weak_ptr<const Segment>> interned_;  // by FunctionText
   PathMapPtr map_;
   uint64_t next_id_ = 1;

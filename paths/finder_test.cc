@@ -252,6 +252,30 @@ TEST(PathFinder, UnloadingPutsBackTogetherWhatWasCutAndKeepsWhatIsStillUsed) {
             before->paths.at("a")->calls.front().segment);
 }
 
+TEST(PathFinder, WhatSharesNothingWithTheChangeKeepsItsPath) {
+  PathFinder finder;
+  const PathMapPtr before = finder.Update({{"a", Builder().Layer(1).Layer(2).Done()},
+                                           {"b", Builder().Layer(1).Layer(3).Done()},
+                                           {"other", Builder().Layer(7).Layer(8).Done()},
+                                           {"another", Builder().Layer(8).Layer(9).Done()}});
+  const PathMapPtr after = finder.Update({{"c", Builder().Layer(1).Layer(2).Done()}}, {"a"});
+  EXPECT_EQ(after->paths.at("other"), before->paths.at("other"));
+  EXPECT_EQ(after->paths.at("another"), before->paths.at("another"));
+  EXPECT_EQ(after->paths.count("a"), 0u);
+  EXPECT_EQ(Segments(*after),
+            (Set{"MatMul Relu {b c}", "MatMul Relu {c}", "MatMul Relu {b}", "MatMul Relu {other}",
+                 "MatMul Relu {another other}", "MatMul Relu {another}"}));
+}
+
+TEST(PathFinder, APipelineReplacedIsTheNewOne) {
+  PathFinder finder;
+  finder.Update({{"a", Builder().Layer(1).Done()}, {"b", Builder().Layer(1).Layer(2).Done()}});
+  const PathMapPtr after = finder.Update({{"a", Builder().Layer(2).Done()}});
+  EXPECT_EQ(Segments(*after), (Set{"MatMul Relu {b}", "MatMul Relu {a b}"}));
+  EXPECT_EQ(Segments(*finder.Update({{"c", Builder().Layer(1).Done()}})),
+            (Set{"MatMul Relu {b c}", "MatMul Relu {a b}"}));
+}
+
 // --- Explaining
 
 std::string Difference(GraphPtr a, GraphPtr b) {
@@ -326,6 +350,56 @@ TEST(PathFinder, PathsComputeWhatTheirPipelinesDo) {
       ASSERT_TRUE(whole.Validate().ok()) << "seed " << seed;
       const UnitGraph once = MakeUnits(name, graph);
       ASSERT_EQ(Function(whole), Function(*once.graph)) << "seed " << seed << " " << name;
+    }
+  }
+}
+
+// What each pipeline calls, and from where.
+std::string Calls(const PathMap& map) {
+  std::string text;
+  for (const auto& [name, path] : map.paths) {
+    text += name + ":";
+    const auto add = [&](const PathValue& from) {
+      text += " " + std::to_string(static_cast<int>(from.from)) + "." + std::to_string(from.call) +
+              "." + std::to_string(from.index);
+    };
+    for (const Call& call : path->calls) {
+      text += " [" + TestGraph::Ops(*call.segment->graph);
+      for (const PathValue& from : call.inputs) add(from);
+      text += "]";
+    }
+    for (const PathValue& from : path->outputs) add(from);
+    text += "\n";
+  }
+  return text;
+}
+
+TEST(PathFinder, StepByStepComesToTheSameAsAllAtOnce) {
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    std::mt19937 random(seed);
+    PathFinder finder;
+    std::map<std::string, GraphPtr> loaded;
+    for (int step = 0; step < 12; ++step) {
+      std::vector<PathFinder::Load> add;
+      std::vector<std::string> remove;
+      for (size_t i = 0; i < 1 + random() % 2; ++i) {
+        const std::string name = "p" + std::to_string(random() % 6);
+        if (loaded.count(name) > 0 && random() % 2 == 0) {
+          remove.push_back(name);
+          loaded.erase(name);
+        } else if (std::none_of(add.begin(), add.end(),
+                                [&](const auto& load) { return load.pipeline == name; })) {
+          loaded[name] = RandomPipeline(random);
+          add.push_back({name, loaded[name]});
+          std::erase(remove, name);
+        }
+      }
+      std::erase_if(add, [&](const auto& load) { return loaded.count(load.pipeline) == 0; });
+      const PathMapPtr map = finder.Update(std::move(add), remove);
+      const PathMapPtr fresh = Find(loaded);
+      ASSERT_EQ(Segments(*map), Segments(*fresh)) << "seed " << seed << " step " << step;
+      ASSERT_EQ(Calls(*map), Calls(*fresh)) << "seed " << seed << " step " << step;
+      ASSERT_EQ(map->constant_bytes_saved, fresh->constant_bytes_saved) << "seed " << seed;
     }
   }
 }
