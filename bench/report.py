@@ -133,3 +133,51 @@ def lines(title: str, series: dict, x_label: str, y_label: str, limit: float | N
         f"{html.escape(y_label)}</text></svg>"
     )
     return "\n".join(out) + "\n"
+
+
+def curves(title: str, series: dict, x_label: str, y_label: str) -> str:
+    """Both axes linear, y from 0. `series`: {name: [(x, y), ...]}; names in "(limit)" are dashed."""
+    left, top, width, height = 52, 36, 440, 300
+    points = [p for values in series.values() for p in values]
+    x0, x1 = min(x for x, _ in points), max(x for x, _ in points)
+    most = math.ceil(max(y for _, y in points))
+
+    def at(x, y):
+        return (
+            f"{left + (x - x0) / ((x1 - x0) or 1) * width:.1f}",
+            f"{top + height - y / most * height:.1f}",
+        )
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 220}" '
+        f'height="{top + height + 44}" font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>'
+        f'<text x="8" y="20" font-size="14">{html.escape(title)}</text>',
+    ]
+    for tick in range(0, most + 1):
+        _, y = at(x0, tick)
+        out.append(
+            f'<path d="M{left} {y} H{left + width}" stroke="#ddd"/>'
+            f'<text x="{left - 6}" y="{float(y) + 4}" text-anchor="end">{tick}</text>'
+        )
+    for tick in sorted({x for x, _ in points}):
+        x, _ = at(tick, 0)
+        out.append(f'<text x="{x}" y="{top + height + 16}" text-anchor="middle">{tick:g}</text>')
+    hues = {}
+    for i, (name, values) in enumerate(series.items()):
+        color = hues.setdefault(name.replace(" (limit)", ""), COLORS[len(hues) % len(COLORS)])
+        dash = ' stroke-dasharray="4 3"' if "(limit)" in name else ""
+        path = " ".join(",".join(at(x, y)) for x, y in sorted(values))
+        out.append(
+            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"{dash}/>'
+            f'<path d="M{left + width + 12} {top + 18 * i + 5} h14" stroke="{color}" '
+            f'stroke-width="2"{dash}/>'
+            f'<text x="{left + width + 30}" y="{top + 18 * i + 9}">{html.escape(name)}</text>'
+        )
+    out.append(
+        f'<text x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle" fill="#666">'
+        f'{html.escape(x_label)}</text><text x="14" y="{top + height / 2}" fill="#666" '
+        f'transform="rotate(-90 14 {top + height / 2})" text-anchor="middle">'
+        f"{html.escape(y_label)}</text></svg>"
+    )
+    return "\n".join(out) + "\n"

@@ -4,7 +4,7 @@ Real servers on this machine's CPU, over HTTP. Six pipelines have the mel spectr
 embedding in common. The same clips are asked
 
 - in one request that names all six pipelines (group),
-- in six requests at once, by six clients (separate: coalesced where the server shares), and
+- in six requests at once, on six connections (separate: coalesced where the server shares), and
 - in six requests at once, each with a clip of its own (distinct: nothing to compute once).
 
 `none` is a server without sharing of work and, for memory, a server process per pipeline. `models`
@@ -17,21 +17,18 @@ head. of_limit: throughput_gain of the group over it.
 """
 
 import contextlib
-import http.client
-import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import wave
 
 import numpy as np
 
 import report
+from serving import Connection, Crew, Server, busy_ms, decode, encode
 
 WORDS = ("alexa", "hey-jarvis", "hey-mycroft", "hey-rhasspy", "timer", "weather")
 NAMES = [f"wake-{word}" for word in WORDS]
@@ -43,92 +40,6 @@ TARGETS = {"of_limit": 0.9, "of_limit_separate": 0.9}
 
 def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-class Server:
-    """plexus serve on a folder, as a context manager."""
-
-    def __init__(self, repository: pathlib.Path, *flags: str):
-        self.command = [
-            str(report.ROOT / "build" / "release" / "plexus"),
-            *("serve", "--repository", str(repository), "--json"),
-            *("--http-port", "0", "--admin-port", "0"),
-            *flags,
-        ]
-
-    def __enter__(self):
-        self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        announced = json.loads(self.process.stdout.readline())
-        self.port = int(announced["url"].rsplit(":", 1)[1].strip("/"))
-        self.admin_port = int(announced["admin_url"].rsplit(":", 1)[1].strip("/"))
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                if self.get("/v2/health/ready", self.port)[0] == 200:
-                    return self
-            time.sleep(0.05)
-        raise RuntimeError("the server did not become ready")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(timeout=20)
-
-    def get(self, path: str, port: int):
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
-
-    def busy_ns(self) -> int:
-        return json.loads(self.get("/stats", self.admin_port)[1])["dispatcher"]["busy_ns"]
-
-    def sharing(self) -> dict:
-        return json.loads(self.get("/stats", self.admin_port)[1])["sharing"]
-
-    def resident_bytes(self) -> int:
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        return int(fields["RssAnon"].split()[0]) * 1024
-
-
-class Client:
-    def __init__(self, server: Server):
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.port)
-
-    def ask(self, name: str, body: bytes, header_bytes: int) -> dict:
-        """Outputs by name."""
-        self.connection.request(
-            "POST",
-            f"/v2/models/{name}/infer",
-            body,
-            {
-                "Content-Type": "application/octet-stream",
-                "Inference-Header-Content-Length": str(header_bytes),
-            },
-        )
-        response = self.connection.getresponse()
-        answer = json.loads(response.read())
-        if response.status != 200:
-            raise RuntimeError(f"{name}: {answer}")
-        return {o["name"]: np.asarray(o["data"], np.float32) for o in answer["outputs"]}
-
-
-def encode(audio: np.ndarray):
-    """One binary request body, and the length of its JSON."""
-    head = {
-        "inputs": [
-            {
-                "name": "audio",
-                "datatype": "INT16",
-                "shape": [len(audio)],
-                "parameters": {"binary_data_size": audio.nbytes},
-            }
-        ]
-    }
-    text = json.dumps(head).encode()
-    return text + audio.tobytes(), len(text)
 
 
 def clips() -> list:
@@ -145,74 +56,36 @@ def variants(count: int, rng) -> list:
     out = []
     for i in range(count):
         noise = rng.integers(-2, 3, len(base[i % len(base)])).astype(np.int16)
-        out.append(encode(base[i % len(base)] + noise))
+        out.append(encode({"audio": base[i % len(base)] + noise}))
     return out
-
-
-class Crew:
-    """A client per pipeline; each round all ask at once, and the next begins when all are back."""
-
-    def __init__(self, server: Server):
-        self.clients = [Client(server) for _ in NAMES]
-
-    def round(self, bodies: list) -> list:
-        answers = [None] * len(NAMES)
-
-        def ask(i):
-            begin = time.monotonic()
-            answers[i] = (self.clients[i].ask(NAMES[i], *bodies[i]), time.monotonic() - begin)
-
-        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(NAMES))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if any(answer is None for answer in answers):
-            raise RuntimeError("a request failed")
-        return answers
 
 
 def measure(server: Server, mode: str, rounds: int, rng) -> dict:
     """Answers to all six pipelines per round, for `rounds` clips."""
     bodies = variants(rounds * (len(NAMES) if mode == "distinct" else 1), rng)
-    crew, single = Crew(server), Client(server)
-    latency, outputs = [], []
+    names = [",".join(NAMES)] if mode == "group" else NAMES
+    crew = Crew(server, names)
+    answers = []
     begin = time.monotonic()
     for i in range(rounds):
-        if mode == "group":
-            start = time.monotonic()
-            answer = single.ask(",".join(NAMES), *bodies[i])
-            latency.append(time.monotonic() - start)
-            outputs.append([answer[f"{name}.score"] for name in NAMES])
-        else:
-            first = i * len(NAMES)
-            own = bodies[first : first + 6] if mode == "distinct" else [bodies[i]] * 6
-            answers = crew.round(own)
-            latency += [took for _, took in answers]
-            outputs.append([answer["score"] for answer, _ in answers])
+        first = i * len(names)
+        own = bodies[first : first + 6] if mode == "distinct" else [bodies[i]] * len(names)
+        answers += crew.round(own)
     wall = time.monotonic() - begin
+    decoded = [decode(answer) for answer, _ in answers]
+    if mode == "group":
+        scores = [one[f"{name}.score"] for one in decoded for name in NAMES]
+    else:
+        scores = [one["score"] for one in decoded]
     return {
         "per_s": rounds * len(NAMES) / wall,
-        "p99_ms": float(np.percentile(latency, 99)) * 1e3,
-        "outputs": outputs,
+        "p99_ms": float(np.percentile([took for _, took in answers], 99)) * 1e3,
+        "outputs": scores,
     }
 
 
 def equal(a: list, b: list) -> bool:
-    pairs = [pair for xs, ys in zip(a, b, strict=True) for pair in zip(xs, ys, strict=True)]
-    return all(np.array_equal(x, y) for x, y in pairs)
-
-
-def busy_ms(server: Server, name: str, runs: int) -> float:
-    """Median processor time of one request alone."""
-    client, body = Client(server), encode(clips()[0])
-    times = []
-    for i in range(runs + 3):
-        before = server.busy_ns()
-        client.ask(name, *body)
-        if i >= 3:
-            times.append((server.busy_ns() - before) / 1e6)
-    return float(np.median(times))
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def make_repositories(folder: pathlib.Path):
@@ -243,9 +116,9 @@ def make_repositories(folder: pathlib.Path):
 
 def memory(repository: pathlib.Path, names: list) -> int:
     with Server(repository) as server:
-        client, body = Client(server), encode(clips()[0])
+        connection, body = Connection(server), encode({"audio": clips()[0]})
         for name in names:
-            client.ask(name, *body)
+            connection.ask(name, *body)
         return server.resident_bytes()
 
 
@@ -262,8 +135,9 @@ def run(quick: bool, only: set | None):
         shared = stack.enter_context(Server(whole))
         unshared = stack.enter_context(Server(whole, "--no-sharing"))
         runs = 5 if quick else 15
-        alone = {name: busy_ms(unshared, name, runs) for name in NAMES}
-        path = busy_ms(unshared, PATH, runs)
+        clip = encode({"audio": clips()[0]})
+        alone = {name: busy_ms(unshared, name, clip, runs) for name in NAMES}
+        path = busy_ms(unshared, PATH, clip, runs)
         total = sum(alone.values())
         limit = total / (total - (len(NAMES) - 1) * path)
         log(f"processor time, ms: {alone}, shared path {path:.2f}: limit {limit:.2f}")
