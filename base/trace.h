@@ -29,6 +29,7 @@ enum class TraceKind : uint8_t {
   kCompileWait,  // the request waited for a compile
   kCompile,      // a graph was compiled for a new shape
   kHostStep,     // an operator ran on the host, between jobs
+  kJoin,         // the request waited for equal work of another one that was under way
 };
 
 inline constexpr uint64_t kNoTraceId = std::numeric_limits<uint64_t>::max();

@@ -338,6 +338,9 @@ class Writer {
         case TraceKind::kCompileWait:
           spans.push_back({e->begin, e->end, "wait for compile of " + Name(e->name), id_arg});
           break;
+        case TraceKind::kJoin:
+          spans.push_back({e->begin, e->end, "join " + Name(e->name), id_arg});
+          break;
         default:
           spans.push_back({e->begin, e->end, Name(e->name), id_arg});
       }

@@ -346,7 +346,8 @@ TEST(TraceJsonTest, ARequestHoldsWhatItDid) {
   request.label = recorder.Intern("acme");
   request.code = static_cast<uint8_t>(StatusCode::kDeadlineExceeded);
   for (TraceEvent e : {Of(TraceKind::kDecode, 7, 0, 10), Of(TraceKind::kCompileWait, 7, 10, 50),
-                       Of(TraceKind::kJob, 7, 50, 90), Of(TraceKind::kEncode, 7, 90, 100)}) {
+                       Of(TraceKind::kJob, 7, 50, 80), Of(TraceKind::kJoin, 7, 80, 90),
+                       Of(TraceKind::kEncode, 7, 90, 100)}) {
     e.tenant = 3;
     e.name = recorder.Intern("wake");
     if (e.kind == TraceKind::kJob) e.mark = Us(60);
@@ -354,7 +355,7 @@ TEST(TraceJsonTest, ARequestHoldsWhatItDid) {
   }
   recorder.Record(request);
   const std::vector<TestJson> events = Read(recorder);
-  EXPECT_EQ(Count(events, "b", "request"), 6u);
+  EXPECT_EQ(Count(events, "b", "request"), 7u);
   std::set<std::string> ids, names;
   for (const TestJson& e : events) {
     if (e["ph"].text != "b") continue;
@@ -363,7 +364,7 @@ TEST(TraceJsonTest, ARequestHoldsWhatItDid) {
   }
   EXPECT_EQ(ids.size(), 1u) << "one tree";
   EXPECT_EQ(names, (std::set<std::string>{"wake", "decode", "wait for compile of wake", "job wake",
-                                          "wait for launch", "encode"}));
+                                          "wait for launch", "join wake", "encode"}));
   const TestJson* root = Find(events, "wake");
   EXPECT_EQ((*root)["args"]["tenant"].text, "acme");
   EXPECT_EQ((*root)["args"]["status"].text, "DEADLINE_EXCEEDED");

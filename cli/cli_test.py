@@ -55,9 +55,9 @@ class Server:
             self.process.kill()
         self.process.communicate()
 
-    def call(self, method, path, body=None):
+    def call(self, method, path, body=None, headers=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        connection.request(method, path, body)
+        connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
@@ -342,6 +342,61 @@ class CliTest(unittest.TestCase):
         answer = json.loads(local.stdout)
         self.assertEqual(answer["outputs"][0]["data"], [1, -2, 3.5])
 
+    def test_infer_asks_several_at_once_in_process_and_over_http(self):
+        self.shared_pipelines()
+        group = self.repository / "pipelines" / "both.yaml"
+        group.write_text("name: both\ngroup: [one, two, good]\n")
+        ask = ["--input", "x=[1,2,3,4]", "--json"]
+        answers = {}
+        with Server(self.repository) as server:
+            for name in ("one,two,good", "both"):
+                for where in (["--repository", str(self.repository)], ["--server", server.url]):
+                    done = plexus("infer", name, *where, *ask)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    answers[name, where[0]] = json.loads(done.stdout)["outputs"]
+        first = answers["both", "--repository"]
+        self.assertEqual([o["name"] for o in first], ["one.y", "two.y", "good.y"])
+        self.assertEqual(first[1]["data"], [4, 7, 10, 13])
+        for key, answer in answers.items():
+            self.assertEqual(answer, first, key)
+        done = plexus("infer", "one,three", "--repository", str(self.repository), *ask)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("'three'", done.stderr)
+
+    def test_infer_goes_on_with_a_sequence(self):
+        pipelines = self.repository / "pipelines"
+        pipelines.mkdir()
+        (pipelines / "sum.yaml").write_text(
+            "name: sum\ninputs: [{name: x, dtype: FP32, shape: [1]}]\n"
+            "state: [{name: total, dtype: FP32, shape: [1], next: more}]\n"
+            "stages: [{name: more, op: add, inputs: [total, x]}]\n"
+            "outputs: [{name: out, from: more}]\n"
+        )
+
+        def ask(where, *flags):
+            done = plexus("infer", "sum", *where, "--input", "x=[2]", "--json", *flags)
+            if done.returncode != 0:
+                return done.returncode, done.stderr
+            return json.loads(done.stdout)["outputs"][0]["data"], done.stderr
+
+        with Server(self.repository) as server:
+            where = ["--server", server.url]
+            for sequence in ("7", "seven"):
+                flags = ["--sequence-id", sequence]
+                self.assertEqual(ask(where, *flags, "--sequence-start"), ([2], ""))
+                self.assertEqual(ask(where, *flags), ([4], ""))
+                self.assertEqual(ask(where, *flags, "--sequence-end"), ([6], ""))
+                code, message = ask(where, *flags)
+                self.assertEqual(code, 1)
+                self.assertIn("is not there", message)
+        where = ["--repository", str(self.repository)]
+        data, note = ask(where, "--sequence-id", "7", "--sequence-start")
+        self.assertEqual(data, [2])
+        self.assertIn("note: in this process a sequence ends with the command", note)
+        code, message = ask(where, "--sequence-start")
+        self.assertEqual(code, 2)
+        self.assertIn("need --sequence-id", message)
+
     def test_infer_says_what_is_wrong(self):
         for args, message in (
             (["nope", "--input", "x=1"], "'nope'"),
@@ -482,12 +537,12 @@ class CliTest(unittest.TestCase):
         done = plexus("inspect", str(self.repository), "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         paths = json.loads(done.stdout)["paths"]
-        self.assertEqual(sorted(paths["pipelines"]), ["one", "two"])  # "good" is their part
+        self.assertEqual(sorted(paths["pipelines"]), ["good", "one", "two"])
         users = [segment["pipelines"] for segment in paths["segments"]]
         self.assertIn(["one"], users)
         self.assertTrue(paths["flops_complete"])
         text = plexus("inspect", str(self.repository)).stdout
-        self.assertIn("shared paths: 2 pipelines in", text)
+        self.assertIn("shared paths: 3 pipelines in", text)
 
     def test_inspect_names_the_first_difference(self):
         self.shared_pipelines()

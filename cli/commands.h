@@ -25,6 +25,7 @@ struct RuntimeFlags {
   uint64_t program_cache_bytes = uint64_t{2} << 30;
   uint64_t value_memory_bytes = 0;
   uint64_t request_memory_bytes = 0;
+  uint64_t result_cache_bytes = 0;  // serve only
   std::string profile_path;
   uint32_t trace_sample = 0;
 };
@@ -69,6 +70,8 @@ struct InferFlags {
   std::string tenant;
   uint32_t priority = 0;
   double timeout_seconds = 0;
+  std::string sequence_id;  // a whole number, or a text
+  bool sequence_start = false, sequence_end = false;
   RuntimeFlags runtime;
   bool json = false;
 };

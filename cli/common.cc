@@ -15,6 +15,7 @@ RuntimeOptions ToOptions(const RuntimeFlags& flags) {
   options.program_cache_bytes = flags.program_cache_bytes;
   options.value_memory_bytes = flags.value_memory_bytes;
   options.request_memory_bytes = flags.request_memory_bytes;
+  options.result_cache_bytes = flags.result_cache_bytes;
   options.profile_path = flags.profile_path;
   options.trace_sample = flags.trace_sample;
   return options;

@@ -1,6 +1,7 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 
@@ -113,6 +114,21 @@ Result<Given> MatchInputs(const InferFlags& flags, const std::map<std::string, S
   return given;
 }
 
+// An id of digits alone travels as a number, as Triton's clients send it.
+void WriteSequence(const InferFlags& flags, JsonWriter& json) {
+  const std::string& id = flags.sequence_id;
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), number);
+  json.Key("sequence_id");
+  if (error == std::errc() && end == id.data() + id.size()) {
+    json.Uint(number);
+  } else {
+    json.String(id);
+  }
+  json.Key("sequence_start").Bool(flags.sequence_start);
+  json.Key("sequence_end").Bool(flags.sequence_end);
+}
+
 Result<Body> BuildBody(const InferFlags& flags, const std::map<std::string, Shape>& shapes,
                        const Given& inputs, bool binary_outputs, bool* usage) {
   std::string tail;
@@ -125,6 +141,7 @@ Result<Body> BuildBody(const InferFlags& flags, const std::map<std::string, Shap
   if (flags.timeout_seconds > 0) {
     json.Key("timeout").Uint(static_cast<uint64_t>(flags.timeout_seconds * 1e6));
   }
+  if (!flags.sequence_id.empty()) WriteSequence(flags, json);
   json.EndObject();
   json.Key("inputs").BeginArray();
   for (const auto& [name, given] : inputs) {
@@ -282,7 +299,13 @@ Status Run(const InferFlags& flags, bool* usage) {
                                   ": expected NAME=@FILE or NAME=VALUE");
     }
   }
+  if (flags.sequence_id.empty() && (flags.sequence_start || flags.sequence_end)) {
+    return InvalidArgumentError("--sequence-start and --sequence-end need --sequence-id");
+  }
   *usage = false;
+  if (!flags.repository.empty() && !flags.sequence_id.empty() && !flags.sequence_end) {
+    std::fprintf(stderr, "plexus: note: in this process a sequence ends with the command\n");
+  }
   if (!flags.output_dir.empty()) {
     std::error_code error;
     std::filesystem::create_directories(flags.output_dir, error);

@@ -187,6 +187,10 @@ CLI::App* AddServe(CLI::App& app, ServeFlags* flags) {
   c->add_option("--config", flags->config,
                 "File with policy, drop_late and the tenants' weights; flags go before it")
       ->type_name("FILE");
+  c->add_option("--result-cache", flags->runtime.result_cache_bytes,
+                "Finished results kept for equal requests (64MB, 1GiB); 0: none (default)")
+      ->type_name("SIZE")
+      ->transform(Size(0, UINT64_MAX));
   c->add_option("--profile-path", flags->runtime.profile_path,
                 "File where measured kernel times are kept across restarts")
       ->type_name("FILE");
@@ -263,7 +267,8 @@ void AddPathFlags(CLI::App* command, InspectFlags* flags) {
 
 CLI::App* AddInfer(CLI::App& app, InferFlags* flags) {
   CLI::App* c = app.add_subcommand("infer", "Send one request to a model or pipeline");
-  c->add_option("NAME", flags->name, "Model or pipeline, NAME or NAME/VERSION")
+  c->add_option("NAME", flags->name,
+                "Model or pipeline, NAME or NAME/VERSION, or several as one: A,B,C")
       ->required()
       ->type_name("");
   c->add_option("--input", flags->inputs,
@@ -288,6 +293,14 @@ CLI::App* AddInfer(CLI::App& app, InferFlags* flags) {
       ->capture_default_str()
       ->type_name("S")
       ->check(Seconds(0));
+  c->add_option(
+       "--sequence-id", flags->sequence_id,
+       "Whose state a pipeline with 'state' goes on with: a number other than 0, or a text")
+      ->type_name("ID");
+  c->add_flag("--sequence-start", flags->sequence_start, "Begin the sequence (anew)")
+      ->disable_flag_override();
+  c->add_flag("--sequence-end", flags->sequence_end, "Forget it after this request")
+      ->disable_flag_override();
   AddRuntimeFlags(c, &flags->runtime);
   c->add_flag("--json", flags->json, "One JSON object: the answer")->disable_flag_override();
   c->footer(kExitCodes);

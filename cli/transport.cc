@@ -5,6 +5,7 @@
 
 #include "cli/common.h"
 #include "serve/compression.h"
+#include "serve/group.h"
 #include "serve/v2_api.h"
 
 namespace plexus::cli {
@@ -31,7 +32,14 @@ class LocalTransport : public Transport {
         repository_(repository, *runtime_),
         api_(*runtime_, repository_, tenants_, Options()) {}
 
-  Status Load(const std::string& model) { return repository_.Load(model); }
+  // The members of a group where there is nothing of the whole name.
+  Status Load(const std::string& name) {
+    const Status status = repository_.Load(name);
+    const std::vector<std::string> members = SplitGroup(name);
+    if (status.code() != StatusCode::kNotFound || members.empty()) return status;
+    for (const std::string& member : members) PLEXUS_RETURN_IF_ERROR(repository_.Load(member));
+    return OkStatus();
+  }
 
   Result<HttpReply> Call(std::string_view method, const std::string& path,
                          const HttpClient::Headers& headers, std::string body) override {

@@ -23,7 +23,7 @@ class Transport {
 
 // kInvalidArgument when `url` is none; the connection is made by the first call.
 Result<std::unique_ptr<Transport>> ConnectTo(const std::string& url, Duration limit);
-// Loads `model` alone from the repository.
+// Loads `model` alone from the repository, or the models of "a,b,c".
 Result<std::unique_ptr<Transport>> LoadLocally(const std::string& repository,
                                                const std::string& model, const RuntimeFlags& flags);
 

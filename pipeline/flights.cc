@@ -54,19 +54,21 @@ class FlightTable::Flight {
       : key(key),
         work(ask.work),
         tenant(ask.tenant),
+        tenant_since(ask.tenant_since),
         priority(ask.priority),
         deadline(ask.deadline),
         inputs(*ask.inputs) {}
 
   // Whether somebody who asks so may wait for it.
   bool Takes(const Ask& ask, bool across_tenants) const {
-    return work == ask.work && (across_tenants || tenant == ask.tenant) &&
-           priority == ask.priority &&
+    const bool same_tenant = tenant == ask.tenant && tenant_since == ask.tenant_since;
+    return work == ask.work && (across_tenants || same_tenant) && priority == ask.priority &&
            (deadline ? !ask.deadline || *deadline <= *ask.deadline : !ask.deadline);
   }
 
   const uint64_t key, work;
   const TenantId tenant;
+  const uint64_t tenant_since;
   const uint32_t priority;
   const std::optional<TimePoint> deadline;
   const std::vector<Tensor> inputs;  // share their storage with the request's

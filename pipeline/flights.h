@@ -37,6 +37,7 @@ class FlightTable {
   struct Ask {
     uint64_t work = 0;  // what is computed: equal numbers compute the same of the same inputs
     TenantId tenant{0};
+    uint64_t tenant_since = 0;  // RequestAttributes::tenant_since
     uint32_t priority = 0;
     std::optional<TimePoint> deadline;
     const std::vector<Tensor>* inputs = nullptr;

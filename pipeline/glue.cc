@@ -98,7 +98,22 @@ GlueOutputs Slice(GlueContext& c) {
   return One(AddSlice(c, axis, start, end, step));
 }
 
+// As many as the second input says, none for less than one.
+GlueOutputs HeadOf(GlueContext& c) {
+  ExpectType(c, DType::kInt64, 1);
+  const ValueId none = c.Constant(Tensor::VectorInt64({0}), "none");
+  const ValueId flat =
+      c.Add("", "Reshape", {c.inputs[1], c.Constant(Tensor::VectorInt64({1}), "one")},
+            DType::kInt64, {}, "size");
+  const ValueId end = c.Add("", "Max", {flat, none}, DType::kInt64, {}, "end");
+  return One(c.Add(
+      "", "Slice",
+      {c.inputs[0], none, end, c.Constant(Tensor::VectorInt64({c.options.Int("axis", 0)}), "axis")},
+      c.InputType()));
+}
+
 GlueOutputs Head(GlueContext& c) {
+  if (c.inputs.size() == 2) return HeadOf(c);
   const int64_t size = c.options.Int("size");
   Expect(c, size > 0, "'size' must be at least 1");
   return One(AddSlice(c, c.options.Int("axis", 0), 0, size, 1));
@@ -215,7 +230,7 @@ constexpr GlueRow kGlue[] = {
     {"bytes", Bytes},
     {"cast", Cast},
     {"concat", Concat, 1, kAnyNumber},
-    {"head", Head},
+    {"head", Head, 1, 2},
     {"label_lookup", LabelLookup},
     {"pad", Pad},
     {"reduce", Reduce},

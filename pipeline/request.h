@@ -19,6 +19,7 @@
 #include "pipeline/path_book.h"
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
+#include "pipeline/result_cache.h"
 #include "pipeline/runtime.h"
 #include "pipeline/task.h"
 #include "sched/dispatcher.h"
@@ -30,6 +31,7 @@ struct RequestEnvironment {
   Dispatcher& dispatcher;
   PlanCache& plans;
   FlightTable& flights;
+  ResultCache& results;
   const Evaluator& evaluator;  // at request time
   const Evaluator& folding;    // while planning
   Compiler& compiler;
@@ -64,11 +66,18 @@ class Request : public CancelToken,
   // The same, unless another request is at it already: then waits for what that one gets. For
   // graphs whose outputs depend on the inputs alone.
   Task<Result<Tensors>> RunShared(PlannedGraphPtr graph, Tensors inputs);
+  // The same, unless its result is kept from an earlier request.
+  Task<Result<Tensors>> RunReused(PlannedGraphPtr graph, Tensors inputs);
   // The executable's calls one after the other, each shared with whoever is at the same.
   Task<Result<Tensors>> RunPath(RunPathPtr path, Tensors inputs);
 
   // What it took so far, without waiting: its jobs as ExpectedTime counts them, its host steps.
   Duration spent() const { return spent_; }
+  // Of the results that it asked the cache for, those that were there and those that were not; and
+  // the time that took.
+  uint32_t cache_hits() const { return cache_hits_; }
+  uint32_t cache_misses() const { return cache_misses_; }
+  Duration cache_time() const { return cache_time_; }
   TimePoint first_submit() const { return first_submit_.load(std::memory_order_relaxed); }
   // What its values outside arenas are charged to; they may outlive the request.
   const std::shared_ptr<MemoryBudget>& memory() const { return memory_; }
@@ -122,6 +131,8 @@ class Request : public CancelToken,
   const HostScope::Alive alive_ = [this] { return CheckAlive(); };
   // What the request took so far without waiting: its jobs alone on the device, its host steps.
   Duration spent_{0};
+  uint32_t cache_hits_ = 0, cache_misses_ = 0;
+  Duration cache_time_{0};
   // When it had spent `spent`, `time` was still to come, control flow that it is inside included.
   struct Expectation {
     Duration time{0}, spent{0};

@@ -1,4 +1,5 @@
 // What a request shares with others: equal work under way, and the segments of its path.
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -27,6 +28,7 @@ struct Request::FlightAwaiter : FlightRider {
     FlightTable::Ask ask;
     ask.work = graph.id;
     ask.tenant = self->attributes_.tenant;
+    ask.tenant_since = self->attributes_.tenant_since;
     ask.priority = self->attributes_.priority;
     ask.deadline = self->attributes_.deadline;
     ask.inputs = &inputs;
@@ -69,12 +71,14 @@ void Request::LeaveFlight() {
 Task<Result<Tensors>> Request::RunShared(PlannedGraphPtr graph, Tensors inputs) {
   for (;;) {
     FlightAwaiter awaiter(*this, *graph, inputs);
+    const TimePoint from = TraceFrom();
     co_await awaiter;
     if (awaiter.leads) {
       Result<Tensors> outputs = co_await RunGraph(graph, inputs, 0);
       env_.flights.Land(awaiter.flight, outputs);
       co_return outputs;
     }
+    TraceSpan(TraceKind::kJoin, graph->options.name, "", from);
     const StatusCode code = awaiter.outputs.status().code();
     // The leader gave up for reasons of its own: that is no answer to anybody else.
     const bool leaders_own = code == StatusCode::kCancelled ||
@@ -84,6 +88,30 @@ Task<Result<Tensors>> Request::RunShared(PlannedGraphPtr graph, Tensors inputs) 
     const Status alive = CheckAlive();
     if (!alive.ok()) co_return alive;
   }
+}
+
+Task<Result<Tensors>> Request::RunReused(PlannedGraphPtr graph, Tensors inputs) {
+  ResultCache& results = env_.results;
+  if (!results.enabled() || !attributes_.use_cache) {
+    co_return co_await RunShared(std::move(graph), std::move(inputs));
+  }
+  ResultCache::Ask ask;
+  ask.work = graph->id;
+  ask.tenant = attributes_.tenant;
+  ask.tenant_since = attributes_.tenant_since;
+  ask.inputs = &inputs;
+  const TimePoint from = env_.clock.Now();
+  const uint64_t key = results.Key(ask);
+  std::optional<Tensors> kept = results.Find(ask, key);
+  cache_time_ += env_.clock.Now() - from;
+  ++(kept ? cache_hits_ : cache_misses_);
+  if (kept) co_return std::move(*kept);
+  Result<Tensors> outputs = co_await RunShared(graph, inputs);
+  if (!outputs.ok()) co_return outputs;
+  const TimePoint keep_from = env_.clock.Now();
+  results.Keep(ask, key, *outputs);
+  cache_time_ += env_.clock.Now() - keep_from;
+  co_return outputs;
 }
 
 Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs) {
@@ -106,7 +134,7 @@ Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs) {
     const Duration before = spent_;
     Result<Tensors> outputs = Tensors();
     if (call.deterministic) {
-      outputs = co_await RunShared(call.graph, std::move(arguments));
+      outputs = co_await RunReused(call.graph, std::move(arguments));
     } else {
       outputs = co_await RunGraph(call.graph, std::move(arguments), 0);
     }

@@ -30,15 +30,17 @@ constexpr uint32_t kBuildThreads = 2;
 class LoadedGraph : public Executable {
  public:
   LoadedGraph(std::string name, PlannedGraphPtr planned, std::shared_ptr<PlanCache> plans,
-              std::shared_ptr<PathBook> book)
+              std::shared_ptr<PathBook> book, std::shared_ptr<ResultCache> results)
       : deterministic(IsDeterministic(planned->graph)),
         name_(std::move(name)),
         planned_(std::move(planned)),
         plans_(std::move(plans)),
-        book_(std::move(book)) {}
+        book_(std::move(book)),
+        results_(std::move(results)) {}
   ~LoadedGraph() override {
     book_->Remove(planned_->id);
     plans_->Drop(planned_->id);
+    results_->Drop(planned_->id);
   }
 
   const bool deterministic;  // equal inputs give equal outputs
@@ -68,6 +70,7 @@ class LoadedGraph : public Executable {
   // Theirs as well: an executable may outlive its runtime.
   const std::shared_ptr<PlanCache> plans_;
   const std::shared_ptr<PathBook> book_;
+  const std::shared_ptr<ResultCache> results_;
   mutable std::mutex mutex_;  // guards programs_
   std::vector<std::weak_ptr<const Program>> programs_;
 };
@@ -262,11 +265,14 @@ class CpuRuntime : public Runtime {
                     options.tracing ? &trace_ : nullptr, Limits(options)),
         plans_(std::make_shared<PlanCache>(options.program_cache_bytes, kBuildThreads)),
         flights_(options.share_across_tenants),
-        book_(MakeBook(plans_)),
+        results_(std::make_shared<ResultCache>(options.result_cache_bytes,
+                                               options.share_across_tenants)),
+        book_(MakeBook(plans_, results_)),
         housekeeper_(dispatcher_, device_, clock_),
         environment_{dispatcher_,
                      *plans_,
                      flights_,
+                     *results_,
                      ReferenceEvaluator::Get(),
                      folding_,
                      compiler_,
@@ -353,7 +359,9 @@ class CpuRuntime : public Runtime {
   }
 
   Status Warm(ExecutablePtr executable, std::span<const Tensor> inputs) override {
-    RunResult result = Run(std::move(executable), {inputs.begin(), inputs.end()}, {});
+    RequestAttributes attributes;
+    attributes.use_cache = false;
+    RunResult result = Run(std::move(executable), {inputs.begin(), inputs.end()}, attributes);
     return result.status;
   }
 
@@ -371,6 +379,8 @@ class CpuRuntime : public Runtime {
     return {flights.led, flights.joined, book_->num_paths()};
   }
 
+  ResultCache::Stats result_cache_stats() const override { return results_->stats(); }
+
   std::vector<ProgramPtr> Programs(const ExecutablePtr& executable) const override {
     return static_cast<const LoadedGraph&>(*executable).Programs();
   }
@@ -383,14 +393,15 @@ class CpuRuntime : public Runtime {
             .status());
     compile.name = name;
     auto planned = std::make_shared<const PlannedGraph>(std::move(prepared), compile);
-    auto loaded = std::make_shared<LoadedGraph>(name, planned, plans_, book_);
+    auto loaded = std::make_shared<LoadedGraph>(name, planned, plans_, book_, results_);
     compiler_.SetOwner(name, loaded);
     if (options_.share_work) book_->Add(planned);
     return ExecutablePtr(std::move(loaded));
   }
 
   // Cuts on a build thread.
-  static std::shared_ptr<PathBook> MakeBook(const std::shared_ptr<PlanCache>& plans) {
+  static std::shared_ptr<PathBook> MakeBook(const std::shared_ptr<PlanCache>& plans,
+                                            const std::shared_ptr<ResultCache>& results) {
     auto self = std::make_shared<std::weak_ptr<PathBook>>();
     auto book = std::make_shared<PathBook>(
         [plans, self] {
@@ -398,7 +409,10 @@ class CpuRuntime : public Runtime {
             if (const std::shared_ptr<PathBook> book = self->lock()) book->Refresh();
           });
         },
-        [plans](uint64_t graph_id) { plans->Drop(graph_id); });
+        [plans, results](uint64_t graph_id) {
+          plans->Drop(graph_id);
+          results->Drop(graph_id);
+        });
     *self = book;
     return book;
   }
@@ -453,7 +467,14 @@ class CpuRuntime : public Runtime {
     result.status = std::move(checked);
     if (result.status.ok()) result.status = CheckInputs(loaded.graph(), inputs);
     if (result.status.ok()) {
-      Result<Tensors> outputs = co_await Walk(*answer->request(), loaded, std::move(inputs));
+      Request& request = *answer->request();
+      Result<Tensors> outputs = co_await Walk(request, loaded, std::move(inputs));
+      result.timings.cache = request.cache_time();
+      if (request.cache_misses() > 0) {
+        result.cache = CacheUse::kMiss;
+      } else if (request.cache_hits() > 0) {
+        result.cache = CacheUse::kHit;
+      }
       result.status = outputs.status();
       if (outputs.ok()) result.outputs = std::move(*outputs);
     }
@@ -472,13 +493,13 @@ class CpuRuntime : public Runtime {
       co_return co_await request.RunGraph(whole, std::move(inputs), 0);
     }
     const RunPathPtr path = book_->Find(whole->id);
-    if (path == nullptr) co_return co_await request.RunShared(whole, std::move(inputs));
+    if (path == nullptr) co_return co_await request.RunReused(whole, std::move(inputs));
     const Companions::Stay stay(companions_, HashCombine(path->family, SampleHash(inputs)));
     Result<Tensors> outputs = Tensors();
     if (stay.met() || loaded.history.WorthAPath(*path)) {
       outputs = co_await request.RunPath(path, std::move(inputs));
     } else {
-      outputs = co_await request.RunShared(whole, std::move(inputs));
+      outputs = co_await request.RunReused(whole, std::move(inputs));
       if (request.spent() > Duration{0}) loaded.history.TookWhole(request.spent());
     }
     loaded.history.Met(stay.had_company());
@@ -496,6 +517,7 @@ class CpuRuntime : public Runtime {
   const FoldingEvaluator folding_{ReferenceEvaluator::Get()};
   const std::shared_ptr<PlanCache> plans_;
   FlightTable flights_;
+  const std::shared_ptr<ResultCache> results_;
   const std::shared_ptr<PathBook> book_;
   Housekeeper housekeeper_;
   RequestEnvironment environment_;

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "base/trace.h"
 #include "graph/graph.h"
+#include "pipeline/result_cache.h"
 #include "program/compiler.h"
 #include "sched/dispatcher.h"
 #include "sched/job.h"
@@ -36,6 +37,9 @@ struct RuntimeOptions {
   // across tenants (who then may learn from the time it takes what others ask for).
   bool share_work = true;
   bool share_across_tenants = false;
+  // What finished results may take that are kept for requests that ask for the same again, within a
+  // tenant unless share_across_tenants; 0: none is.
+  size_t result_cache_bytes = 0;
   std::string profile_path;   // empty: learned times are not kept
   bool tracing = true;        // false: no recorder at all, to measure what one costs
   uint32_t trace_sample = 0;  // one request in so many is recorded all the time; 0: none
@@ -62,12 +66,21 @@ class CancelToken {
 struct RunTimings {
   Duration queue{0};    // arrival to first launch
   Duration compute{0};  // first launch to done
+  Duration cache{0};    // looking for kept results and keeping new ones
+};
+
+// Whether kept results answered a request.
+enum class CacheUse : uint8_t {
+  kNone,  // nobody looked: there is no cache, or the request must not use it
+  kMiss,  // something had to be computed
+  kHit,
 };
 
 struct RunResult {
   Status status;
   std::vector<Tensor> outputs;  // one per graph output, when OK
   RunTimings timings;
+  CacheUse cache = CacheUse::kNone;
   // What the outputs are charged to; null where nothing is counted.
   std::shared_ptr<MemoryBudget> memory;
 };
@@ -120,6 +133,8 @@ class Runtime {
     size_t paths = 0;              // executables that share segments with others
   };
   virtual SharingStats sharing_stats() const { return {}; }
+
+  virtual ResultCache::Stats result_cache_stats() const { return {}; }
 
   // The programs that `executable` has compiled so far (plexus inspect).
   virtual std::vector<ProgramPtr> Programs(const ExecutablePtr& executable) const = 0;

@@ -57,6 +57,7 @@ void SessionStore::Enter(Ticket ticket, Entrant entrant, Turn turn) {
                                 " of its requests wait for their turn already");
     }
     if (!status.ok()) {
+      if (status.code() != StatusCode::kInvalidArgument) ++refused_;
       if (is_new) sessions_.erase(it);
       calls.emplace_back(std::move(turn), std::move(status));
     } else {
@@ -142,19 +143,24 @@ Status SessionStore::Commit(Ticket ticket, const State& next) {
   if (!session.running || session.running->ticket != ticket) {
     return InternalError("a commit before its turn");
   }
+  const bool begins = !session.state;
   if (session.state) old = std::move(*session.state);
   if (session.running->entrant.end) {
+    begun_ += begins ? 1 : 0;
+    ++ended_;
     ForgetLocked(session);
     return OkStatus();
   }
   const size_t others = bytes_ - session.bytes;
   if (bytes > limits_.max_bytes || others > limits_.max_bytes - bytes) {
     if (session.state) session.state = std::move(old);
+    ++refused_;
     return ResourceExhaustedError(session.running->entrant.name + ": its state takes " +
                                   std::to_string(bytes) + " bytes, the server holds " +
                                   std::to_string(others) + " of other sessions, its limit is " +
                                   std::to_string(limits_.max_bytes));
   }
+  begun_ += begins ? 1 : 0;
   bytes_ = others + bytes;
   session.bytes = bytes;
   session.state = std::move(copies);
@@ -235,7 +241,7 @@ std::optional<TimePoint> SessionStore::Tick() {
 
 SessionStore::Stats SessionStore::stats() const {
   std::lock_guard lock(mutex_);
-  return {counted_, bytes_, waiting_, expired_};
+  return {counted_, bytes_, waiting_, begun_, ended_, expired_, refused_};
 }
 
 }  // namespace plexus

@@ -71,7 +71,8 @@ class SessionStore {
 
   struct Stats {
     size_t sessions = 0, bytes = 0, waiting = 0;
-    uint64_t expired = 0;  // so far
+    uint64_t begun = 0, ended = 0, expired = 0;  // so far
+    uint64_t refused = 0;                        // requests, for one of the limits
   };
   Stats stats() const;
 
@@ -113,7 +114,7 @@ class SessionStore {
   std::set<std::pair<Due, std::string>> due_;  // idle sessions and waiters with a limit
   std::optional<TimePoint> told_;              // what Tick last said
   size_t counted_ = 0, bytes_ = 0, waiting_ = 0;
-  uint64_t expired_ = 0;
+  uint64_t begun_ = 0, ended_ = 0, expired_ = 0, refused_ = 0;
 };
 
 }  // namespace plexus

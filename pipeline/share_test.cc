@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <future>
+#include <set>
 #include <thread>
 
 #include "pipeline/graph_maker.h"
@@ -93,6 +94,27 @@ TEST_F(ShareTest, EqualWorkUnderWayIsDoneOnceAcrossExecutables) {
   }
   EXPECT_GE(runtime_->sharing_stats().joined - before.joined, 3u) << "the loop, all but one";
   EXPECT_LT(runtime_->dispatcher().stats().jobs_done - jobs, 2u * kLong);
+}
+
+TEST_F(ShareTest, ATraceSaysWhoJoinedAndForHowLong) {
+  const ExecutablePtr m = Load("m", {1, 2}, 10 * kLong);
+  runtime_->trace().Start({});
+  Started leader = Start(m, Input(1)), rider = Start(m, Input(1));
+  while (runtime_->sharing_stats().joined == 0) std::this_thread::yield();
+  EXPECT_TRUE(leader.result.get().status.ok());
+  EXPECT_TRUE(rider.result.get().status.ok());
+  std::set<uint64_t> joined, worked;
+  const TraceRecorder::Snapshot trace = runtime_->trace().Take();
+  for (const TraceEvent& event : trace.events) {
+    if (event.kind == TraceKind::kJoin) {
+      joined.insert(event.request);
+      EXPECT_EQ(trace.names.at(event.name), "m");
+    }
+    if (event.kind == TraceKind::kJob) worked.insert(event.request);
+  }
+  EXPECT_EQ(joined.size(), 1u);
+  EXPECT_EQ(worked.size(), 1u);
+  EXPECT_NE(joined, worked);
 }
 
 TEST_F(ShareTest, OutputsAreThoseOfUnsharedRunsToTheLastBit) {

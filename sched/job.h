@@ -28,6 +28,10 @@ struct RequestAttributes {
   Duration service_time{0};             // whole request, as ExpectedTime counts; 0: this job's own
   Duration remaining_path{0};           // expected after this job, as ExpectedTime counts
   bool traced = true;                   // recorded while a trace is taken (TraceRecorder::Samples)
+  bool use_cache = true;                // finished results may answer it, and it may leave its own
+  // Ids of tenants that are not heard of for long are given away: unlike those who had this one
+  // before.
+  uint64_t tenant_since = 0;
 };
 
 // How a job ended. Called once, outside the dispatcher's lock, by whichever thread reported the

@@ -9,6 +9,7 @@
 #include "graph/constant_store.h"
 #include "sched/fair_share.h"
 #include "sched/policy.h"
+#include "serve/metrics.h"
 
 namespace plexus {
 namespace {
@@ -38,9 +39,12 @@ std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respo
     respond(Tenants(request));
   } else if (request.path == "/stats") {
     respond(request.method == "GET" ? Stats() : WrongMethod(request, "GET"));
+  } else if (request.path == "/metrics") {
+    respond(request.method == "GET" ? Metrics() : WrongMethod(request, "GET"));
   } else {
-    respond(ErrorResponse(NotFoundError("no such path: " + request.path.substr(0, 200) +
-                                        "; there are /policy, /tenants, /stats, /trace, /paths")));
+    respond(ErrorResponse(
+        NotFoundError("no such path: " + request.path.substr(0, 200) +
+                      "; there are /policy, /tenants, /stats, /metrics, /trace, /paths")));
   }
   return nullptr;
 }
@@ -149,6 +153,13 @@ void AdminApi::WriteTenants(JsonWriter& json) const {
   json.EndObject();
 }
 
+HttpResponse AdminApi::Metrics() const {
+  HttpResponse response;
+  response.content_type = "text/plain; version=0.0.4";
+  response.body = MetricsText(runtime_, runtime_.dispatcher().stats(), api_, repository_.Loaded());
+  return response;
+}
+
 HttpResponse AdminApi::Stats() const {
   const DispatcherStats d = runtime_.dispatcher().stats();
   const Runtime::CacheStats cache = runtime_.cache_stats();
@@ -184,6 +195,28 @@ HttpResponse AdminApi::Stats() const {
   const Runtime::SharingStats sharing = runtime_.sharing_stats();
   json.Key("sharing");
   Counts(json, {{"led", sharing.led}, {"joined", sharing.joined}, {"paths", sharing.paths}});
+  const ResultCache::Stats results = runtime_.result_cache_stats();
+  json.Key("result_cache");
+  Counts(json, {{"max_bytes", results.max_bytes},
+                {"bytes", results.bytes},
+                {"entries", results.entries},
+                {"hits", results.hits},
+                {"misses", results.misses},
+                {"evictions", results.evictions},
+                {"too_large", results.too_large}});
+  const SessionStore::Stats sessions = api_.session_stats();
+  const SessionLimits& limits = api_.session_limits();
+  json.Key("sessions");
+  Counts(json, {{"open", sessions.sessions},
+                {"max", limits.max_sessions},
+                {"bytes", sessions.bytes},
+                {"max_bytes", limits.max_bytes},
+                {"waiting", sessions.waiting},
+                {"max_waiting", limits.max_waiting},
+                {"begun", sessions.begun},
+                {"ended", sessions.ended},
+                {"expired", sessions.expired},
+                {"refused", sessions.refused}});
   json.Key("constants");
   Counts(json, {{"constants", constants.constants},
                 {"plain_bytes", constants.plain_bytes},

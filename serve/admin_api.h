@@ -8,17 +8,26 @@
 #include "serve/paths_api.h"
 #include "serve/tenants.h"
 #include "serve/trace_api.h"
+#include "serve/v2_api.h"
 
 namespace plexus {
 
 // GET /policy, POST /policy?name=NAME or {"policy":"NAME"}; GET /tenants, PUT or POST
-// /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}; GET /stats;
+// /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}; GET /stats and, for Prometheus,
+// /metrics;
 // /trace (TraceApi) and /paths (PathsApi). Thread-safe.
 class AdminApi : public HttpHandler {
  public:
   // Borrows all.
-  AdminApi(Runtime& runtime, const HttpServer& http, TenantTable& tenants, const PathIndex& paths)
-      : runtime_(runtime), http_(http), tenants_(tenants), trace_(runtime), paths_(paths) {}
+  AdminApi(Runtime& runtime, const HttpServer& http, const V2Api& api, TenantTable& tenants,
+           const PathIndex& paths, const ModelRepository& repository)
+      : runtime_(runtime),
+        http_(http),
+        api_(api),
+        tenants_(tenants),
+        trace_(runtime),
+        paths_(paths),
+        repository_(repository) {}
 
   std::shared_ptr<CancelToken> Handle(HttpRequest request, Respond respond) override;
 
@@ -29,12 +38,15 @@ class AdminApi : public HttpHandler {
   Status SetWeight(const HttpRequest& request);
   void WriteTenants(JsonWriter& json) const;
   HttpResponse Stats() const;
+  HttpResponse Metrics() const;
 
   Runtime& runtime_;
   const HttpServer& http_;
+  const V2Api& api_;
   TenantTable& tenants_;
   TraceApi trace_;
   PathsApi paths_;
+  const ModelRepository& repository_;
 };
 
 }  // namespace plexus

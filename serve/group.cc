@@ -4,6 +4,10 @@
 #include <set>
 #include <utility>
 
+#include "pipeline/stage_scope.h"
+#include "serve/tenants.h"
+#include "yaml/yaml_reader.h"
+
 namespace plexus {
 
 Result<std::shared_ptr<Servable>> MakeGroup(Runtime& runtime, const std::string& name,
@@ -47,6 +51,31 @@ Result<std::shared_ptr<Servable>> MakeGroup(Runtime& runtime, const std::string&
   }
   group->members.assign(members.begin(), members.end());
   return group;
+}
+
+Result<std::optional<GroupFile>> ParseGroup(std::string_view yaml, const std::string& file_name) {
+  try {
+    PLEXUS_ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(yaml, file_name));
+    YamlMap map(root, file_name);
+    const YAML::Node members = map.Child("group");
+    if (members.IsNull()) return std::optional<GroupFile>();
+    GroupFile file;
+    file.name = map.String("name");
+    file.tenant = map.String("tenant", "");
+    if (!members.IsSequence() || members.size() == 0 || members.size() > kMaxGroupMembers) {
+      map.Fail("group", "expected a list of 1 to " + std::to_string(kMaxGroupMembers) +
+                            " models and pipelines");
+    } else {
+      file.members = map.Strings("group");
+    }
+    PLEXUS_RETURN_IF_ERROR(map.Finish());
+    if (!IsStageName(file.name)) {
+      return InvalidArgumentError(file_name + ": 'name' must be letters, digits, '-' and '_'");
+    }
+    return std::optional<GroupFile>(std::move(file));
+  } catch (const std::exception& e) {  // yaml-cpp reports by exceptions
+    return InvalidArgumentError(file_name + ": " + e.what());
+  }
 }
 
 std::vector<std::string> SplitGroup(const std::string& text) {

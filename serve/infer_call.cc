@@ -71,6 +71,8 @@ void InferCall::Decode() {
   if (!read.ok()) return Fail(read.status());
   decoded_ = std::move(*read);
   attributes_.priority = decoded_.priority;
+  // What depends on a session is nobody else's, and asked for once.
+  attributes_.use_cache = decoded_.use_cache && servable_->states.empty();
   if (decoded_.timeout) attributes_.timeout_at = attributes_.arrival + *decoded_.timeout;
   if (decoded_.deadline) attributes_.deadline = attributes_.arrival + *decoded_.deadline;
   const TimePoint end = environment_.runtime.clock().Now();
@@ -197,6 +199,7 @@ void InferCall::Finished(RunResult result) {
     running_ = nullptr;  // it may hold what holds us
   }
   timings_ = result.timings;
+  cache_ = result.cache;
   memory_ = std::move(result.memory);
   if (!result.status.ok()) {
     return Fail(servable_->platform == "plexus_pipeline"
@@ -264,6 +267,11 @@ void InferCall::Encode(const std::vector<Tensor>& outputs) {
     Add(stats.queue_ns, timings_.queue);
     Add(stats.compute_ns, timings_.compute);
     Add(stats.output_ns, end - begin);
+    if (cache_ != CacheUse::kNone) {
+      const bool hit = cache_ == CacheUse::kHit;
+      Add(hit ? stats.cache_hit : stats.cache_miss, 1);
+      Add(hit ? stats.cache_hit_ns : stats.cache_miss_ns, timings_.cache);
+    }
     Add(stats.request_ns, end - attributes_.arrival);
     stats.last_inference_ms.store(now_ms, std::memory_order_relaxed);  // counts order nothing
   });

@@ -70,6 +70,7 @@ class InferCall : public CancelToken, public std::enable_shared_from_this<InferC
   SessionStore::State next_state_;
   Duration input_time_{0};
   RunTimings timings_;
+  CacheUse cache_ = CacheUse::kNone;
   std::shared_ptr<MemoryBudget> memory_;
 
   mutable std::mutex mutex_;  // guards everything below

@@ -268,6 +268,8 @@ Status Decoder::ReadParameters(dom::element value) {
           PLEXUS_ASSIGN_OR_RETURN(const uint64_t us, ReadUint(v, what, kMaxMicroseconds));
           std::optional<Duration>& limit = key == "timeout" ? request_.timeout : request_.deadline;
           if (us > 0) limit = std::chrono::microseconds(us);
+        } else if (key == "use_cache") {
+          PLEXUS_ASSIGN_OR_RETURN(request_.use_cache, ReadBool(v, what));
         } else if (key == "sequence_start" || key == "sequence_end") {
           PLEXUS_ASSIGN_OR_RETURN(const bool on, ReadBool(v, what));
           (key == "sequence_start" ? request_.sequence.start : request_.sequence.end) = on;

@@ -39,6 +39,7 @@ struct InferRequest {
   uint32_t priority = 0;                 // 0 default, 1 highest
   std::optional<Duration> timeout;       // the request is dropped after it
   std::optional<Duration> deadline;      // when it is wanted, for the policy
+  bool use_cache = true;                 // whether a kept result may answer it
   SequenceParameters sequence;           // of a servable with states only
 };
 

@@ -1,7 +1,6 @@
 #include "serve/path_index.h"
 
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "program/reference/reference.h"
@@ -39,15 +38,10 @@ std::optional<Shape> ShapeFor(const TensorMetadata& input, bool only,
 PathIndex::PathIndex() : evaluator_(ReferenceEvaluator::Get()), finder_({&evaluator_}) {}
 
 void PathIndex::Update(const std::vector<ServablePtr>& loaded) {
-  std::set<std::string> parts;
-  std::map<std::string, std::string> latest;
-  for (const ServablePtr& servable : loaded) {
-    parts.insert(servable->models.begin(), servable->models.end());
-    latest[servable->name] = servable->version;  // they come oldest first
-  }
+  std::map<std::string, std::string> latest;  // they come oldest first
+  for (const ServablePtr& servable : loaded) latest[servable->name] = servable->version;
   std::map<std::string, ServablePtr> now;
   for (const ServablePtr& servable : loaded) {
-    if (parts.count(servable->name) > 0) continue;
     const bool is_latest = latest.at(servable->name) == servable->version;
     now[is_latest ? servable->name : servable->name + "/" + servable->version] = servable;
   }

@@ -16,8 +16,8 @@
 
 namespace plexus {
 
-// A pipeline is whatever a client may call, but for models that a loaded pipeline is made of: those
-// are its parts. Versions other than the latest are named NAME/VERSION. Thread-safe.
+// A pipeline is whatever a client may call: models that others are made of, too, and groups.
+// Versions other than the latest are named NAME/VERSION. Thread-safe.
 class PathIndex {
  public:
   PathIndex();

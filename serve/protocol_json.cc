@@ -67,8 +67,8 @@ void WriteStatistics(const Servable& servable, JsonWriter& json) {
   WriteCount("compute_input", success, Get(stats.input_ns), json);
   WriteCount("compute_infer", success, Get(stats.compute_ns), json);
   WriteCount("compute_output", success, Get(stats.output_ns), json);
-  WriteCount("cache_hit", 0, 0, json);
-  WriteCount("cache_miss", 0, 0, json);
+  WriteCount("cache_hit", Get(stats.cache_hit), Get(stats.cache_hit_ns), json);
+  WriteCount("cache_miss", Get(stats.cache_miss), Get(stats.cache_miss_ns), json);
   json.EndObject();
   json.Key("batch_stats").BeginArray();
   json.EndArray();

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct ServableStats {
   std::atomic<uint64_t> success{0}, failure{0}, pending{0};
   std::atomic<uint64_t> input_ns{0}, queue_ns{0}, compute_ns{0}, output_ns{0};
   std::atomic<uint64_t> request_ns{0}, failure_ns{0};
+  std::atomic<uint64_t> cache_hit{0}, cache_miss{0}, cache_hit_ns{0}, cache_miss_ns{0};
   std::atomic<uint64_t> last_inference_ms{0};  // since the epoch
 };
 
@@ -38,7 +40,8 @@ struct ServableStats {
 struct Servable {
   std::string name;
   std::string version;   // "1"
-  std::string platform;  // "onnx" or "plexus_pipeline"
+  std::string platform;  // "onnx", "plexus_pipeline" or "plexus_group"
+  std::string tenant;    // whose its requests are that name nobody
   ExecutablePtr executable;
   std::vector<TensorMetadata> inputs, outputs;
   std::vector<std::string> models;    // what a pipeline is made of; of a group, its members
@@ -54,13 +57,20 @@ struct Servable {
 };
 using ServablePtr = std::shared_ptr<const Servable>;
 
+// A file of pipelines/ that puts several servables under one name (serve/group.h).
+struct GroupFile {
+  std::string name, tenant;
+  std::vector<std::string> members;
+};
+
 struct IndexEntry {
   std::string name, version;
   bool ready = false;
   std::string reason;  // why it is not ready
 };
 
-// Layout: NAME/[VERSION/]model.onnx (+ NAME/config.yaml), pipelines/NAME.yaml. Thread-safe: loads
+// Layout: NAME/[VERSION/]model.onnx (+ NAME/config.yaml), pipelines/NAME.yaml, which is a pipeline
+// or names what a group is made of. Thread-safe: loads
 // and unloads are serialised, lookups go on meanwhile and see each change whole or not at all.
 class ModelRepository {
  public:
@@ -83,10 +93,12 @@ class ModelRepository {
   Status LoadAll();
 
   // Loads or reloads one model or pipeline from the folder; pipelines made of a reloaded model are
-  // rebuilt with it. Everything is validated first: on failure what was served goes on as before.
+  // rebuilt with it, and groups with any of their members. Members that are not loaded become part
+  // of the group alone. Everything is validated first: on failure what was served goes on as
+  // before.
   Status Load(const std::string& name);
-  // kNotFound when it is not loaded. A model that a loaded pipeline uses is unloaded with its
-  // dependents if asked to; else those pipelines go on with what they hold.
+  // kNotFound when it is not loaded. What a loaded pipeline or group uses is unloaded with its
+  // dependents if asked to; else those go on with what they hold.
   Status Unload(const std::string& name, bool unload_dependents);
 
   // Loads one model file without entering it into the repository.
@@ -127,7 +139,15 @@ class ModelRepository {
   Result<Entry> LoadEntry(const std::string& name, const Found& found);
   Result<Entry> LoadModel(const std::string& name, const std::filesystem::path& folder);
   Result<Entry> LoadPipeline(const std::string& name, const std::filesystem::path& file);
+  Result<Entry> LoadGroup(const std::string& name, const GroupFile& file);
+  Result<ServablePtr> FindMember(const std::string& name);
   Result<GraphPtr> ImportModel(const std::string& name) const;
+  // The number a version folder is named after; 0 for any other folder.
+  static int64_t VersionNumber(const std::string& name);
+  static bool IsGroupFile(const Found& found);
+  // What is made of one of `names`, directly or not, and those themselves.
+  std::set<std::string> WithDependentsLocked(std::set<std::string> names) const;
+  std::set<std::string> WithDependents(const std::string& name) const;
   // Whether a group's members are what is loaded now.
   bool IsCurrentLocked(const Servable& group) const;
   std::list<ServablePtr> TakeStaleGroupsLocked();
@@ -139,9 +159,16 @@ class ModelRepository {
   bool skip_runs_ = false;
   std::function<void()> changed_ = [] {};
   std::atomic<bool> stopping_{false};
-  std::mutex loading_mutex_;                  // serialises loads and unloads; taken before mutex_
-  std::map<std::string, GraphPtr> imported_;  // during one load only; guarded by loading_mutex_
-  mutable std::mutex mutex_;                  // guards entries_ and groups_
+  std::mutex loading_mutex_;  // serialises loads and unloads; taken before mutex_
+  // During one load only; guarded by loading_mutex_.
+  struct Loading {
+    std::map<std::string, Found> found;
+    std::map<std::string, GraphPtr> imported;
+    Entries fresh;                               // validated so far
+    std::map<std::string, ServablePtr> members;  // of groups, that nobody else loads
+    bool in_group = false;
+  } loading_;
+  mutable std::mutex mutex_;  // guards entries_ and groups_
   Entries entries_;
   // Groups made for requests that name several members; most recently used first.
   std::list<ServablePtr> groups_;

@@ -20,7 +20,7 @@ Server::Server(Runtime& runtime, const ServerOptions& options)
     : repository_(options.repository, runtime),
       http_(options.http, runtime.clock()),
       api_(runtime, repository_, tenants_, ApiOptions(options)),
-      admin_(runtime, http_, tenants_, paths_) {}
+      admin_(runtime, http_, api_, tenants_, paths_, repository_) {}
 
 Result<std::unique_ptr<Server>> Server::Start(Runtime& runtime, const ServerOptions& options,
                                               std::function<void()> loaded) {

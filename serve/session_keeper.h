@@ -24,6 +24,7 @@ class SessionKeeper {
   }
 
   SessionStore& store() { return store_; }
+  SessionStore::Stats stats() const { return store_.stats(); }
 
  private:
   void Wake() {

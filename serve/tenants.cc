@@ -23,14 +23,17 @@ Status TenantTable::CheckName(std::string_view name) {
       std::string(name.substr(0, kMaxNameBytes)) + "'");
 }
 
-Result<TenantId> TenantTable::Find(std::string_view name) {
+Result<TenantId> TenantTable::Find(std::string_view name, uint64_t* since) {
+  if (since != nullptr) *since = 0;
   if (name.empty()) return TenantId(0);
   if (!IsTenantName(name)) {
     return InvalidArgumentError(
         "header plexus-tenant: a tenant's name is 1 to 64 letters, digits, '.', '_' and '-'");
   }
   std::lock_guard lock(mutex_);
-  return FindLocked(name);
+  const Result<TenantId> id = FindLocked(name);
+  if (id.ok() && since != nullptr) *since = since_[id->value()];
+  return id;
 }
 
 Result<TenantId> TenantTable::FindLocked(std::string_view name) {
@@ -44,6 +47,7 @@ Result<TenantId> TenantTable::FindLocked(std::string_view name) {
   if (names_.size() < max_tenants_) {
     names_.emplace_back(name);
     last_used_.push_back(lookups_);
+    since_.push_back(lookups_);
   } else {
     const auto oldest = std::min_element(last_used_.begin(), last_used_.end());
     if (*oldest == kKept) return ResourceExhaustedError("there are too many tenants");
@@ -51,6 +55,7 @@ Result<TenantId> TenantTable::FindLocked(std::string_view name) {
     ids_.erase(names_[id.value()]);
     names_[id.value()] = name;
     *oldest = lookups_;
+    since_[id.value()] = lookups_;
   }
   ids_.emplace(name, id);
   return id;

@@ -19,8 +19,9 @@ class TenantTable {
  public:
   explicit TenantTable(size_t max_tenants = 1024) : max_tenants_(max_tenants), names_{""} {}
 
-  // kInvalidArgument for a name that is not 1 to 64 of [A-Za-z0-9._-].
-  Result<TenantId> Find(std::string_view name);
+  // kInvalidArgument for a name that is not 1 to 64 of [A-Za-z0-9._-]. `since` (may be null) gets a
+  // number that nobody else who had the id before or has it later gets.
+  Result<TenantId> Find(std::string_view name, uint64_t* since = nullptr);
   // The same, and the tenant is never forgotten. kResourceExhausted when there is room for no
   // other.
   Result<TenantId> Keep(std::string_view name);
@@ -38,6 +39,7 @@ class TenantTable {
   std::map<std::string, TenantId, std::less<>> ids_;
   std::vector<std::string> names_;
   std::vector<uint64_t> last_used_ = {kKept};  // by id, in lookups
+  std::vector<uint64_t> since_ = {0};          // by id: the lookup that took it
   size_t kept_ = 1;
   uint64_t lookups_ = 0;
 };

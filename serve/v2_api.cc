@@ -406,12 +406,13 @@ std::shared_ptr<CancelToken> V2Api::InferGroup(std::vector<std::string> names, H
 
 std::shared_ptr<CancelToken> V2Api::Infer(ServablePtr servable, HttpRequest request,
                                           Respond respond) {
-  const Result<TenantId> tenant = tenants_.Find(request.tenant);
+  if (request.tenant.empty()) request.tenant = servable->tenant;
+  RequestAttributes attributes;
+  const Result<TenantId> tenant = tenants_.Find(request.tenant, &attributes.tenant_since);
   if (!tenant.ok()) {
     respond(ErrorResponse(tenant.status()));
     return nullptr;
   }
-  RequestAttributes attributes;
   attributes.request = RequestId(next_request_.fetch_add(1, std::memory_order_relaxed));
   attributes.tenant = *tenant;
   attributes.arrival = request.received;

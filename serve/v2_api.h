@@ -47,6 +47,9 @@ class V2Api : public HttpHandler {
   void BeginDrain();
   bool draining() const { return draining_.load(std::memory_order_acquire); }
 
+  const SessionLimits& session_limits() const { return options_.sessions; }
+  SessionStore::Stats session_stats() const { return sessions_.stats(); }
+
  private:
   struct Route;
 
