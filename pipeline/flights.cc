@@ -55,22 +55,32 @@ class FlightTable::Flight {
         work(ask.work),
         tenant(ask.tenant),
         tenant_since(ask.tenant_since),
-        priority(ask.priority),
-        deadline(ask.deadline),
+        priority(ask.urgency.priority),
+        deadline(ask.urgency.deadline),
+        leader(ask.leader),
+        number(ask.flight),
         inputs(*ask.inputs) {}
 
   // Whether somebody who asks so may wait for it.
   bool Takes(const Ask& ask, bool across_tenants) const {
     const bool same_tenant = tenant == ask.tenant && tenant_since == ask.tenant_since;
-    return work == ask.work && (across_tenants || same_tenant) && priority == ask.priority &&
-           (deadline ? !ask.deadline || *deadline <= *ask.deadline : !ask.deadline);
+    return work == ask.work && (across_tenants || same_tenant);
   }
 
   const uint64_t key, work;
   const TenantId tenant;
   const uint64_t tenant_since;
+  // Whether the leader should know of somebody who waits so. Of another priority: which one goes
+  // first, only the policy can tell.
+  bool IsBelow(const Urgency& urgency) const {
+    const bool sooner = urgency.deadline && (!deadline || *urgency.deadline < *deadline);
+    return sooner || urgency.priority != priority;
+  }
+
   const uint32_t priority;
-  const std::optional<TimePoint> deadline;
+  std::optional<TimePoint> deadline;  // the soonest
+  const std::weak_ptr<FlightLeader> leader;
+  const uint64_t number;
   const std::vector<Tensor> inputs;  // share their storage with the request's
   bool landed = false;
   std::vector<FlightRider*> riders;
@@ -93,6 +103,14 @@ FlightTable::FlightPtr FlightTable::Join(const Ask& ask, FlightRider* rider, boo
       if (flight->landed) continue;
       flight->riders.push_back(rider);
       ++stats_.joined;
+      if (!flight->IsBelow(ask.urgency)) return flight;
+      ++stats_.raised;
+      if (ask.urgency.deadline) {
+        flight->deadline =
+            std::min(flight->deadline.value_or(TimePoint::max()), *ask.urgency.deadline);
+      }
+      lock.unlock();
+      if (const auto leader = flight->leader.lock()) leader->Raise(flight->number, ask.urgency);
       return flight;
     }
   }

@@ -26,6 +26,15 @@ class FlightRider {
   virtual void OnLanded(const Result<std::vector<Tensor>>& outputs) = 0;
 };
 
+// A request that computes what others wait for.
+class FlightLeader {
+ public:
+  virtual ~FlightLeader() = default;
+  // Somebody waits for `flight` (FlightTable::Ask::flight) who is more urgent; a hint, it may be
+  // over. Any thread, no lock held.
+  virtual void Raise(uint64_t flight, const Urgency& urgency) = 0;
+};
+
 // Thread-safe. Inputs are compared byte by byte, a hash alone never decides, and nobody gets what
 // another tenant's request computed unless `across_tenants`: who learns that a result was already
 // under way learns what others ask for.
@@ -38,15 +47,18 @@ class FlightTable {
     uint64_t work = 0;  // what is computed: equal numbers compute the same of the same inputs
     TenantId tenant{0};
     uint64_t tenant_since = 0;  // RequestAttributes::tenant_since
-    uint32_t priority = 0;
-    std::optional<TimePoint> deadline;
+    Urgency urgency;
     const std::vector<Tensor>* inputs = nullptr;
+    // Should this one lead: who is told of more urgent riders, and its own number of the flight.
+    std::weak_ptr<FlightLeader> leader;
+    uint64_t flight = 0;
   };
 
   explicit FlightTable(bool across_tenants = false) : across_tenants_(across_tenants) {}
 
-  // Boards the rider on a flight under way that does the same no less urgently: of equal priority
-  // and due no later. Else the caller leads a new flight (`*leads`) and must land it.
+  // Boards the rider on a flight under way that does the same; its leader hears of it where the
+  // rider is due sooner or of another priority. Else the caller leads a new flight (`*leads`) and
+  // must land it.
   FlightPtr Join(const Ask& ask, FlightRider* rider, bool* leads);
   // Whether the rider was still aboard; it is not told any more.
   bool Leave(const FlightPtr& flight, FlightRider* rider);
@@ -55,6 +67,7 @@ class FlightTable {
 
   struct Stats {
     uint64_t led = 0, joined = 0;
+    uint64_t raised = 0;  // of those joined, by somebody more urgent
     size_t in_flight = 0;
   };
   Stats stats() const;

@@ -71,7 +71,7 @@ TEST(FlightTest, WhoDiffersInAnythingFliesAlone) {
   const std::pair<const char*, void (*)(Asker&)> differences[] = {
       {"work", [](Asker& a) { a.ask.work = 8; }},
       {"tenant", [](Asker& a) { a.ask.tenant = TenantId(3); }},
-      {"priority", [](Asker& a) { a.ask.priority = 1; }},
+      {"who had the tenant's id before", [](Asker& a) { a.ask.tenant_since = 5; }},
       {"value",
        [](Asker& a) {
          a.inputs = {Floats({2}, {1, 3})};
@@ -93,7 +93,6 @@ TEST(FlightTest, WhoDiffersInAnythingFliesAlone) {
          a.inputs.push_back(Floats({2}, {1, 2}));
        }},
       {"absent", [](Asker& a) { a.inputs = {Tensor()}; }},
-      {"deadline", [](Asker& a) { a.ask.deadline = TimePoint(std::chrono::seconds(1)); }},
   };
   for (const auto& [what, change] : differences) {
     FlightTable table;
@@ -105,25 +104,48 @@ TEST(FlightTest, WhoDiffersInAnythingFliesAlone) {
   }
 }
 
-TEST(FlightTest, NobodyWaitsForWorkThatIsDueLater) {
+struct Leader : FlightLeader {
+  void Raise(uint64_t flight, const Urgency& urgency) override {
+    raised.emplace_back(flight, urgency);
+  }
+  std::vector<std::pair<uint64_t, Urgency>> raised;
+};
+
+TEST(FlightTest, ALeaderHearsOfRidersThatAreMoreUrgent) {
   const auto at = [](int ms) { return TimePoint(std::chrono::milliseconds(ms)); };
   struct Case {
-    std::optional<TimePoint> leader, rider;
-    bool joins;
+    Urgency leader, rider;
+    bool raised;
   };
-  const Case cases[] = {{at(5), at(5), true},
-                        {at(5), at(9), true},
-                        {at(5), std::nullopt, true},
-                        {at(9), at(5), false},
-                        {std::nullopt, at(5), false}};
+  const Case cases[] = {
+      {{at(5), 0}, {at(5), 0}, false},
+      {{at(5), 0}, {at(9), 0}, false},
+      {{at(5), 0}, {std::nullopt, 0}, false},
+      {{at(9), 0}, {at(5), 0}, true},
+      {{std::nullopt, 0}, {at(5), 0}, true},
+      {{std::nullopt, 0}, {std::nullopt, 1}, true},
+      {{std::nullopt, 3}, {std::nullopt, 3}, false},
+  };
   for (const Case& c : cases) {
     FlightTable table;
-    Asker leader, rider;
-    leader.ask.deadline = c.leader;
-    rider.ask.deadline = c.rider;
-    leader.Join(table);
+    const auto leader = std::make_shared<Leader>();
+    Asker first, rider, late;
+    first.ask.urgency = c.leader;
+    first.ask.leader = leader;
+    first.ask.flight = 42;
+    rider.ask.urgency = c.rider;
+    first.Join(table);
     rider.Join(table);
-    EXPECT_EQ(!rider.leads, c.joins);
+    EXPECT_FALSE(rider.leads);
+    ASSERT_EQ(leader->raised.size(), c.raised ? 1u : 0u);
+    EXPECT_EQ(table.stats().raised, leader->raised.size());
+    if (!c.raised) continue;
+    EXPECT_EQ(leader->raised[0].first, 42u);
+    EXPECT_EQ(leader->raised[0].second.deadline, c.rider.deadline);
+    EXPECT_EQ(leader->raised[0].second.priority, c.rider.priority);
+    late.ask.urgency = {c.rider.deadline, c.leader.priority};
+    late.Join(table);
+    EXPECT_EQ(leader->raised.size(), 1u) << "as urgent already";
   }
 }
 

@@ -79,10 +79,13 @@ struct Request::JobAwaiter {
       return false;
     }
     // The job may be done and the coroutine far ahead: only `self` is safe from here.
+    std::vector<Urgency> raised;
     {
       std::lock_guard lock(self->mutex_);
       if (!self->job_.valid() || *job > self->job_) self->job_ = *job;
+      raised = self->raised_;
     }
+    for (const Urgency& urgency : raised) self->env_.dispatcher.Raise(*job, urgency);
     if (self->cancelled()) {
       std::unique_lock lock(self->mutex_);
       const Status why = self->cancel_reason_;
@@ -129,6 +132,7 @@ std::shared_ptr<Request> Request::NewLane() {
   std::unique_lock lock(mutex_);
   std::erase_if(lanes_, [](const auto& weak) { return weak.expired(); });
   lanes_.push_back(lane);
+  lane->raised_ = raised_;
   if (cancelled()) {
     const Status why = cancel_reason_;
     lock.unlock();

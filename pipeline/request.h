@@ -54,6 +54,7 @@ using Tensors = std::vector<Tensor>;
 // memory and is cancelled with it.
 class Request : public CancelToken,
                 public JobListener,
+                public FlightLeader,
                 public std::enable_shared_from_this<Request> {
  public:
   Request(RequestEnvironment& env, RequestAttributes attributes);
@@ -97,6 +98,10 @@ class Request : public CancelToken,
   void OnJobDone(JobId job, Status status, JobBuffers buffers) override;
   Status CheckAlive() const;  // the reason once cancelled or timed out
   void LeaveFlight();         // goes on at once, with the reason of the cancellation
+  uint64_t BeginLeading();
+  void EndLeading();
+  void Raise(uint64_t flight, const Urgency& urgency) override;
+  void Raise(const Urgency& urgency);
 
   // The request's own work on this thread; none of them suspends.
   Result<Tensors> AllocateOutputs(const Program& program) const;
@@ -142,10 +147,12 @@ class Request : public CancelToken,
   std::atomic<TimePoint> first_submit_{TimePoint{}};  // for the timings: orders nothing
 
   std::atomic<bool> cancelled_{false};
-  mutable std::mutex mutex_;  // guards cancel_reason_, job_, lanes_ and boarded_
+  mutable std::mutex mutex_;  // guards what follows, to boarded_
   Status cancel_reason_;
   JobId job_;
   std::vector<std::weak_ptr<Request>> lanes_;
+  uint64_t flights_led_ = 0, leading_ = 0;                   // 0: it leads none
+  std::vector<Urgency> raised_;                              // what riders of that flight want
   std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
 
   // Hand-over from OnJobDone to the coroutine that waits for it.

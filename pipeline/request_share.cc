@@ -1,4 +1,5 @@
 // What a request shares with others: equal work under way, and the segments of its path.
+#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -7,6 +8,12 @@
 #include "pipeline/request.h"
 
 namespace plexus {
+namespace {
+
+// Priorities of riders that a leader minds: more of them change nothing.
+constexpr size_t kMaxRaised = 8;
+
+}  // namespace
 
 // Suspends while another request computes the same; does not where this one has to.
 struct Request::FlightAwaiter : FlightRider {
@@ -29,9 +36,10 @@ struct Request::FlightAwaiter : FlightRider {
     ask.work = graph.id;
     ask.tenant = self->attributes_.tenant;
     ask.tenant_since = self->attributes_.tenant_since;
-    ask.priority = self->attributes_.priority;
-    ask.deadline = self->attributes_.deadline;
+    ask.urgency = {self->attributes_.deadline, self->attributes_.priority};
     ask.inputs = &inputs;
+    ask.leader = self;
+    ask.flight = self->BeginLeading();
     bool must_lead = false;
     FlightRider* const rider = this;
     FlightTable::FlightPtr joined = self->env_.flights.Join(ask, rider, &must_lead);
@@ -56,6 +64,49 @@ struct Request::FlightAwaiter : FlightRider {
   }
 };
 
+uint64_t Request::BeginLeading() {
+  std::lock_guard lock(mutex_);
+  return leading_ = ++flights_led_;
+}
+
+void Request::EndLeading() {
+  std::lock_guard lock(mutex_);
+  leading_ = 0;
+  raised_.clear();
+}
+
+void Request::Raise(uint64_t flight, const Urgency& urgency) {
+  {
+    std::lock_guard lock(mutex_);
+    if (flight != leading_) return;  // it has landed
+  }
+  Raise(urgency);
+}
+
+// This job and those after it, until the flight lands.
+void Request::Raise(const Urgency& urgency) {
+  JobId job;
+  std::vector<std::weak_ptr<Request>> lanes;
+  {
+    std::lock_guard lock(mutex_);
+    const auto same = std::find_if(raised_.begin(), raised_.end(), [&](const Urgency& u) {
+      return u.priority == urgency.priority;
+    });
+    if (same == raised_.end()) {
+      if (raised_.size() >= kMaxRaised) return;
+      raised_.push_back(urgency);
+    } else if (urgency.deadline) {
+      same->deadline = std::min(same->deadline.value_or(TimePoint::max()), *urgency.deadline);
+    }
+    job = job_;
+    lanes = lanes_;
+  }
+  for (const auto& weak : lanes) {
+    if (const std::shared_ptr<Request> lane = weak.lock()) lane->Raise(urgency);
+  }
+  if (job.valid()) env_.dispatcher.Raise(job, urgency);
+}
+
 void Request::LeaveFlight() {
   FlightTable::FlightPtr flight;
   FlightRider* rider = nullptr;
@@ -75,6 +126,7 @@ Task<Result<Tensors>> Request::RunShared(PlannedGraphPtr graph, Tensors inputs) 
     co_await awaiter;
     if (awaiter.leads) {
       Result<Tensors> outputs = co_await RunGraph(graph, inputs, 0);
+      EndLeading();
       env_.flights.Land(awaiter.flight, outputs);
       co_return outputs;
     }

@@ -376,7 +376,7 @@ class CpuRuntime : public Runtime {
 
   SharingStats sharing_stats() const override {
     const FlightTable::Stats flights = flights_.stats();
-    return {flights.led, flights.joined, book_->num_paths()};
+    return {flights.led, flights.joined, flights.raised, book_->num_paths()};
   }
 
   ResultCache::Stats result_cache_stats() const override { return results_->stats(); }

@@ -130,6 +130,7 @@ class Runtime {
 
   struct SharingStats {
     uint64_t led = 0, joined = 0;  // pieces of work done, and asked for while they were under way
+    uint64_t raised = 0;           // of those joined, by somebody more urgent
     size_t paths = 0;              // executables that share segments with others
   };
   virtual SharingStats sharing_stats() const { return {}; }

@@ -1,14 +1,17 @@
 // Requests of different executables that share work.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <future>
+#include <mutex>
 #include <set>
 #include <thread>
 
 #include "pipeline/graph_maker.h"
 #include "pipeline/runtime.h"
 #include "pipeline/share_history.h"
+#include "pipeline/test_blocker.h"
 
 namespace plexus {
 namespace {
@@ -163,6 +166,48 @@ TEST_F(ShareTest, TenantsDoTheirOwnWorkUnlessToldOtherwise) {
     EXPECT_TRUE(second.result.get().status.ok());
     EXPECT_EQ(runtime_->sharing_stats().joined, across ? 1u : 0u);
   }
+}
+
+TEST_F(ShareTest, WhoWaitsForALessUrgentRequestMakesItUrgent) {
+  RuntimeOptions options;
+  options.policy = "edf";
+  options.threads = 1;
+  runtime_ = Runtime::Create(options).value();
+  const ExecutablePtr m = Load("m", {1, 2}), other = Load("other", {3, 4});
+  for (const ExecutablePtr& each : {m, other}) {
+    ASSERT_TRUE(runtime_->Run(each, {Input(1)}).status.ok());  // compiles
+  }
+  std::mutex mutex;
+  std::vector<std::string> order;
+  std::vector<std::future<void>> ended;
+  const TimePoint now = runtime_->clock().Now();
+  const auto start = [&](const std::string& name, const ExecutablePtr& executable, float input,
+                         int64_t seconds) {
+    auto promise = std::make_shared<std::promise<void>>();
+    ended.push_back(promise->get_future());
+    RequestAttributes attributes;
+    attributes.deadline = now + std::chrono::seconds(seconds);
+    runtime_->Start(executable, {Input(input)}, attributes, [&, name, promise](RunResult result) {
+      EXPECT_TRUE(result.status.ok()) << result.status.ToString();
+      {
+        std::lock_guard lock(mutex);
+        order.push_back(name);
+      }
+      promise->set_value();
+    });
+  };
+  Blocker blocker(runtime_->dispatcher());
+  start("first", other, 1, 100);  // may be at the worker already
+  start("other", other, 2, 200);
+  start("leader", m, 1, 500);
+  start("rider", m, 1, 50);
+  EXPECT_EQ(runtime_->sharing_stats().raised, 1u);
+  blocker.Release();
+  for (std::future<void>& each : ended) each.get();
+  const auto at = [&](const char* name) {
+    return std::find(order.begin(), order.end(), name) - order.begin();
+  };
+  EXPECT_LT(at("leader"), at("other"));
 }
 
 TEST_F(ShareTest, RandomWorkIsDoneForEachRequest) {

@@ -24,6 +24,7 @@ TimePoint Dispatcher::Pump(TimePoint now) { return core_->Pump(now); }
 void Dispatcher::OnEvent(const DeviceEvent& event) { core_->OnEvent(event); }
 void Dispatcher::SetPolicy(std::unique_ptr<Policy> policy) { core_->SetPolicy(std::move(policy)); }
 std::string Dispatcher::policy_name() const { return core_->policy_name(); }
+void Dispatcher::Raise(JobId job, const Urgency& urgency) { core_->Raise(job, urgency); }
 Status Dispatcher::SetTenantWeight(TenantId tenant, double weight) {
   return core_->SetTenantWeight(tenant, weight);
 }
@@ -182,7 +183,7 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   JobView& view = job.view;
   view.tenant = spec.attributes.tenant;
   view.arrival = spec.attributes.arrival == TimePoint{} ? now_ : spec.attributes.arrival;
-  view.deadline = spec.attributes.deadline;
+  view.deadline = job.deadline = spec.attributes.deadline;
   view.priority = spec.attributes.priority;
   view.service_time = std::max(spec.attributes.service_time, KeyTime(job.work_ns, job.alone_ns));
   view.sequence = next_sequence_++;
@@ -232,6 +233,21 @@ size_t Dispatcher::Core::CancelTenant(TenantId tenant, const Status& why) {
   return cancelled;
 }
 
+void Dispatcher::Core::Raise(JobId id, const Urgency& urgency) {
+  Enter();
+  if (JobRecord* job = jobs_.Find(id); job != nullptr && !job->dying) {
+    // One by one: which of them counts, and which value of it goes first, is the policy's.
+    JobView sooner = job->view, above = job->view;
+    sooner.deadline = urgency.deadline;
+    above.priority = urgency.priority;
+    const PolicyKey own = policy_->Key(job->view, now_);
+    if (policy_->Key(sooner, now_) < own) job->view.deadline = urgency.deadline;
+    if (policy_->Key(above, now_) < own) job->view.priority = urgency.priority;
+    Reorder(*job);
+  }
+  Leave();
+}
+
 TimePoint Dispatcher::Core::Pump(TimePoint now) {
   Enter();
   now_ = std::max(now_, now);
@@ -262,13 +278,7 @@ void Dispatcher::Core::SetPolicy(std::unique_ptr<Policy> policy) {
     tenant.ready.ReserveEntries(tenant.jobs);
     tenant.wider.ReserveEntries(tenant.jobs);
   }
-  jobs_.ForEachLive([&](JobRecord& job) {
-    if (waiters_.Contains(job.slot)) {
-      waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
-    } else if (ready_.Contains(job.slot) || wider_.Contains(job.slot)) {
-      Requeue(job);
-    }
-  });
+  jobs_.ForEachLive([&](JobRecord& job) { Reorder(job); });
   Leave();
 }
 

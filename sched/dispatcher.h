@@ -89,6 +89,10 @@ class Dispatcher : public DeviceEventSink {
   void Cancel(JobId job, Status why);
   // All jobs of the tenant, likewise; returns how many there were.
   size_t CancelTenant(TenantId tenant, Status why);
+  // Orders the job by this deadline or priority instead of its own, wherever the policy then puts
+  // it first. What it is charged to and when it is dropped for being late stay its own. Unknown ids
+  // are ignored.
+  void Raise(JobId job, const Urgency& urgency);
   // Fires timeouts due at `now` and launches what fits. Returns when it wants to be called next
   // (the earliest timeout), or TimePoint::max().
   TimePoint Pump(TimePoint now);

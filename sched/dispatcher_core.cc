@@ -120,6 +120,15 @@ void Dispatcher::Core::Requeue(JobRecord& job) {
   shares_.SetRunnable(job.view.tenant.value(), true);
 }
 
+// Where it waits, by its key of now.
+void Dispatcher::Core::Reorder(JobRecord& job) {
+  if (waiters_.Contains(job.slot)) {
+    waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
+  } else if (ready_.Contains(job.slot) || wider_.Contains(job.slot)) {
+    Requeue(job);
+  }
+}
+
 void Dispatcher::Core::Unqueue(JobRecord& job) {
   ready_.Remove(job.slot);
   wider_.Remove(job.slot);

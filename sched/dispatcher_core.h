@@ -33,6 +33,7 @@ class Dispatcher::Core {
   Result<JobId> Submit(JobSpec spec);
   void Cancel(JobId id, Status why);
   size_t CancelTenant(TenantId tenant, const Status& why);
+  void Raise(JobId id, const Urgency& urgency);
   TimePoint Pump(TimePoint now);
   void OnEvent(const DeviceEvent& event);
   void SetPolicy(std::unique_ptr<Policy> policy);
@@ -93,6 +94,7 @@ class Dispatcher::Core {
   void Kill(JobRecord& job, Status status);
   void End(JobRecord& job, Status status);
   void Requeue(JobRecord& job);
+  void Reorder(JobRecord& job);
   void Unqueue(JobRecord& job);
   void Wait(JobRecord& job);
   void StopWaiting(JobRecord& job);

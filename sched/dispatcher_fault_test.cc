@@ -238,6 +238,27 @@ TEST(DispatcherFaultTest, ALateJobIsDroppedAsSoonAsItCannotMakeIt) {
   bed.CheckAtRest();
 }
 
+TEST(DispatcherFaultTest, ADeadlineOfSomebodyElseDropsNobody) {
+  TestBed::Options options = Cpu(1, "edf");
+  options.dispatcher.drop_late = true;
+  TestBed bed(options);
+  const ProgramPtr program = Chain("job", 4, 1, 100 * kUs);
+  bed.Submit(program);
+  bed.Run();  // now its times are known
+  const auto submit = [&](Duration deadline) {
+    JobSpec spec = bed.Spec(program);
+    spec.attributes.deadline = bed.clock.Now() + deadline;
+    return bed.Submit(std::move(spec));
+  };
+  const JobId first = submit(2000 * kUs), second = submit(3000 * kUs);
+  bed.dispatcher.Raise(second, {bed.clock.Now() + 10 * kUs, 0});
+  bed.Run();
+  EXPECT_EQ(bed.CodeOf(first), StatusCode::kOk);
+  EXPECT_EQ(bed.CodeOf(second), StatusCode::kOk);
+  EXPECT_LT(bed.EndOf(second), bed.EndOf(first));
+  bed.CheckAtRest();
+}
+
 // A path is told in time on one unit; spread over all of them it could still be in time.
 TEST(DispatcherFaultTest, APathThatCouldSpreadOverAllUnitsIsNotTooLate) {
   TestBed::Options options = Cpu(4, "edf");

@@ -31,11 +31,11 @@ void Dispatcher::Core::LoseDevice(const Status& why, bool events_end) {
 // From when on the job cannot meet its deadline, if that ends it. What is in flight counts as done:
 // a job is only dropped when it is late for certain.
 TimePoint Dispatcher::Core::LatestStart(const JobRecord& job) const {
-  if (!options_.drop_late || !job.view.deadline) return TimePoint::max();
-  if (job.guessed) return *job.view.deadline;
+  if (!options_.drop_late || !job.deadline) return TimePoint::max();
+  if (job.guessed) return *job.deadline;
   const auto left = Duration(static_cast<int64_t>(std::max(0.0, job.alone_ns - job.issued_ns)));
   // The path is told in time on one unit; at best it spreads over all.
-  return *job.view.deadline - left - job.remaining_path / (units_ ? info_.units : 1);
+  return *job.deadline - left - job.remaining_path / (units_ ? info_.units : 1);
 }
 
 void Dispatcher::Core::SetTimer(JobRecord& job) {
@@ -59,11 +59,10 @@ void Dispatcher::Core::FireTimers() {
                                       ": timed out before it was done"));
     } else if (latest < now_) {
       const auto us = [](Duration d) { return std::to_string(d.count() / 1000) + " us"; };
-      Kill(job,
-           DeadlineExceededError(
-               "program " + job.context.program->name +
-               ": dropped, it cannot meet its deadline any more: " + us(*job.view.deadline - now_) +
-               " are left, what remains takes at least " + us(*job.view.deadline - latest)));
+      Kill(job, DeadlineExceededError(
+                    "program " + job.context.program->name +
+                    ": dropped, it cannot meet its deadline any more: " + us(*job.deadline - now_) +
+                    " are left, what remains takes at least " + us(*job.deadline - latest)));
     } else {
       SetTimer(job);  // some of it was done since
       continue;

@@ -257,6 +257,47 @@ TEST(DispatcherTest, ThePolicyCanBeSwitchedWhileJobsWait) {
   bed.CheckAtRest();
 }
 
+TEST(DispatcherTest, AJobThatIsRaisedGoesWhereThePolicyPutsIt) {
+  const TimePoint begin = TimePoint(std::chrono::seconds(1));
+  struct Case {
+    const char* policy;
+    Urgency urgency;
+    bool overtakes;
+  };
+  const Case cases[] = {
+      {"edf", {begin + 1000 * kUs, 0}, true},
+      {"edf", {begin + 9000 * kUs, 0}, false},  // due later than the others
+      {"edf", {std::nullopt, 1}, false},        // edf looks at no priority
+      {"priority", {std::nullopt, 1}, true},
+      {"priority", {begin + kUs, 3}, false},
+      {"priority", {std::nullopt, 0}, false},
+      {"fifo", {begin + kUs, 1}, false},
+      {"fair(edf, inf)", {begin + 1000 * kUs, 0}, true},
+  };
+  for (const Case& c : cases) {
+    TestBed bed(Cpu(1, c.policy));
+    const ProgramPtr program = Chain("a", 1, 1, 300 * kUs);
+    const auto submit = [&] {
+      JobSpec spec = bed.Spec(program);
+      spec.attributes.deadline = begin + 5000 * kUs;
+      spec.attributes.priority = 2;
+      return bed.Submit(spec);
+    };
+    const JobId running = submit(), queued = submit();
+    const JobId before = submit(), raised = submit();
+    bed.dispatcher.Raise(raised, c.urgency);
+    bed.dispatcher.Raise(JobId(12345), c.urgency);  // nobody's
+    bed.Run();
+    ASSERT_EQ(bed.order.size(), 4u);
+    EXPECT_EQ(bed.order[0], running);
+    (void)queued;
+    const auto at = [&](JobId id) { return std::find(bed.order.begin(), bed.order.end(), id); };
+    EXPECT_EQ(at(raised) < at(before), c.overtakes) << c.policy;
+    for (const JobId id : bed.order) EXPECT_EQ(bed.CodeOf(id), StatusCode::kOk);
+    bed.CheckAtRest();
+  }
+}
+
 TEST(DispatcherTest, QueuedWorkBeyondTheRunningLaunchIsBoundedInTime) {
   TestBed bed(Cpu(1));
   for (int i = 0; i < 20; ++i) bed.Submit(Chain("long", 1, 10, 150 * kUs));

@@ -34,6 +34,12 @@ struct RequestAttributes {
   uint64_t tenant_since = 0;
 };
 
+// How soon somebody wants a job who waits for it beside its own request.
+struct Urgency {
+  std::optional<TimePoint> deadline;
+  uint32_t priority = 0;  // as in RequestAttributes
+};
+
 // How a job ended. Called once, outside the dispatcher's lock, by whichever thread reported the
 // last event (or by Submit/Cancel/Pump); it may submit further jobs, must not block for long.
 class JobListener {

@@ -47,6 +47,7 @@ struct JobRecord {
   Status end_status;
   Duration remaining_path{0};
   TimePoint timeout_at = TimePoint::max();
+  std::optional<TimePoint> deadline;  // what drop_late holds it to; the view's may be another's
   double work_ns = 0;        // left of this job: of its blocks together, in time of a whole unit
   double alone_ns = 0;       // the same, alone on the device; without the path
   double issued_ns = 0;      // of alone_ns, what is in flight

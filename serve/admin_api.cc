@@ -194,7 +194,10 @@ HttpResponse AdminApi::Stats() const {
                 {"evictions", cache.evictions}});
   const Runtime::SharingStats sharing = runtime_.sharing_stats();
   json.Key("sharing");
-  Counts(json, {{"led", sharing.led}, {"joined", sharing.joined}, {"paths", sharing.paths}});
+  Counts(json, {{"led", sharing.led},
+                {"joined", sharing.joined},
+                {"raised", sharing.raised},
+                {"paths", sharing.paths}});
   const ResultCache::Stats results = runtime_.result_cache_stats();
   json.Key("result_cache");
   Counts(json, {{"max_bytes", results.max_bytes},
