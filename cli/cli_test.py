@@ -537,12 +537,12 @@ class CliTest(unittest.TestCase):
         done = plexus("inspect", str(self.repository), "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         paths = json.loads(done.stdout)["paths"]
-        self.assertEqual(sorted(paths["pipelines"]), ["good", "one", "two"])
+        self.assertEqual(sorted(paths["pipelines"]), ["one", "two"])  # "good" is their part
         users = [segment["pipelines"] for segment in paths["segments"]]
         self.assertIn(["one"], users)
         self.assertTrue(paths["flops_complete"])
         text = plexus("inspect", str(self.repository)).stdout
-        self.assertIn("shared paths: 3 pipelines in", text)
+        self.assertIn("shared paths: 2 pipelines in", text)
 
     def test_inspect_names_the_first_difference(self):
         self.shared_pipelines()

@@ -244,7 +244,7 @@ int Inspect(const InspectFlags& flags) {
   if (!targets.ok()) return Fail(targets.status());
   const Status known = CheckShapes(*targets, *shapes);
   if (!known.ok()) return FailUsage("inspect", known.message());
-  PathIndex index;
+  PathIndex index(PathIndex::Parts::kLeftOut);
   std::vector<ServablePtr> loaded;
   for (const Target& target : *targets) {
     if (target.servable != nullptr) loaded.push_back(target.servable);

@@ -39,6 +39,13 @@ PACKAGES = {
         "magika/models/standard_v3_3/",
         "model.onnx",
     ),
+    "basic_pitch": (
+        "0.4.0",
+        "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
+        [],
+        "basic_pitch/saved_models/icassp_2022/",
+        "nmp.onnx",
+    ),
     "onnx": (
         "1.22.0",
         "1d0a2bdb15eb2b3cb65c438f3423d9620d14fdce32f92380e6bb1b2e09568ef5",

@@ -53,6 +53,17 @@ FILES = [
     "files/backup.sh",
     "audio/alexa.wav",
 ]
+MUSIC = ("melody.wav", "two-notes.wav")
+# Basic Pitch: audio in windows of two seconds that overlap by 30 of its frames of 256 samples.
+MUSIC_RATE, MUSIC_FRAME = 22050, 256
+MUSIC_WINDOW, MUSIC_OVERLAP = 2 * MUSIC_RATE - MUSIC_FRAME, 30 * MUSIC_FRAME
+MUSIC_FRAMES_PER_SECOND = MUSIC_RATE // MUSIC_FRAME
+MUSIC_HEADS = {
+    "note": "StatefulPartitionedCall:1",
+    "onset": "StatefulPartitionedCall:2",
+    "contour": "StatefulPartitionedCall:0",
+}
+MUSIC_EVERY = 8  # of the rows, one in so many is kept: all of them would be megabytes
 CNNS = ("resnet18", "mobilenetv2")
 IMAGE_SEEDS = (1, 2)
 
@@ -181,6 +192,34 @@ def file_type_cases():
         yield case("file-type", "file", name, "file", "BYTES", [1], outputs)
 
 
+def music_cases():
+    """As the package's inference.py does it, one window after the other."""
+    model = session(DEPS / "basic_pitch" / "nmp.onnx")
+    name = model.get_inputs()[0].name
+    half = MUSIC_OVERLAP // MUSIC_FRAME // 2
+    for clip in MUSIC:
+        samples = np.frombuffer(sample_inputs.music(clip), "<i2")
+        filled = np.concatenate(
+            [np.zeros(MUSIC_OVERLAP // 2, np.float32), samples.astype(np.float32) / 32768]
+        )
+        found = {head: [] for head in MUSIC_HEADS}
+        for at in range(0, len(filled), MUSIC_WINDOW - MUSIC_OVERLAP):
+            window = np.zeros((1, MUSIC_WINDOW, 1), np.float32)
+            piece = filled[at : at + MUSIC_WINDOW]
+            window[0, : len(piece), 0] = piece
+            for head, frames in zip(found, model.run(list(MUSIC_HEADS.values()), {name: window})):
+                found[head].append(frames[0, half:-half])
+        rows = int(np.floor(len(samples) * (MUSIC_FRAMES_PER_SECOND / MUSIC_RATE)))
+        outputs = []
+        for head, frames in found.items():
+            whole = np.concatenate(frames)[:rows]
+            kept = rounded(whole[::MUSIC_EVERY], 5)
+            made = output(head, "FP32", whole.shape, kept, SCORE_TOLERANCE)
+            made["every"] = MUSIC_EVERY
+            outputs.append(made)
+        yield case("music-notes", "music", clip, "audio", "INT16", [len(samples)], outputs)
+
+
 def cnn_cases():
     for name in CNNS:
         model = session(generated(name))
@@ -218,7 +257,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with the file, do not write")
     args = parser.parse_args()
-    cases = [*wake_word_cases(), *stream_wake_cases(), *file_type_cases(), *cnn_cases()]
+    cases = [
+        *wake_word_cases(),
+        *stream_wake_cases(),
+        *file_type_cases(),
+        *music_cases(),
+        *cnn_cases(),
+    ]
     if args.check:
         found = difference(json.loads(sample_inputs.EXPECTED.read_text())["cases"], cases)
         print(f"examples/expected.json: {found or f'{len(cases)} cases agree'}")

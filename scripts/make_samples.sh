@@ -10,7 +10,8 @@ SAMPLES="$BUILD_ROOT/samples"
 REPOSITORY="$SAMPLES/repository"
 
 cd "$PLEXUS_ROOT"
-run_step "sample models from PyPI" 1200 show "$PYTHON" scripts/fetch_models.py openwakeword magika
+run_step "sample models from PyPI" 1200 show "$PYTHON" scripts/fetch_models.py openwakeword magika \
+  basic_pitch
 run_step "generated sample models" 600 show "$PYTHON" scripts/make_models.py samples
 
 # put SOURCE TARGET: copies, whole or not at all, unless both are the same already.
@@ -28,6 +29,7 @@ for name in alexa hey_jarvis hey_mycroft hey_rhasspy timer weather; do
   put "$DEPS/openwakeword/${name}_v0.1.onnx" "$REPOSITORY/$name/1/model.onnx"
 done
 put "$DEPS/magika/model.onnx" "$REPOSITORY/magika/1/model.onnx"
+put "$DEPS/basic_pitch/nmp.onnx" "$REPOSITORY/basic_pitch/1/model.onnx"
 for name in resnet18 mobilenetv2; do
   put "$SAMPLES/models/$name.onnx" "$REPOSITORY/$name/1/model.onnx"
 done

@@ -14,12 +14,22 @@ EXPECTED = EXAMPLES / "expected.json"
 IMAGE_SHAPE = [1, 3, 224, 224]
 
 
-def audio(name):
-    """The samples of examples/audio/NAME as little-endian int16 bytes; 16 kHz mono."""
-    with wave.open(str(EXAMPLES / "audio" / name)) as file:
-        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 16000):
-            raise ValueError(f"{name} is not 16 kHz mono 16-bit")
+def samples(path, rate):
+    """The samples of a mono 16-bit WAV of that rate as little-endian int16 bytes."""
+    with wave.open(str(path)) as file:
+        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, rate):
+            raise ValueError(f"{path.name} is not {rate} Hz mono 16-bit")
         return file.readframes(file.getnframes())
+
+
+def audio(name):
+    """Speech: examples/audio/NAME, 16 kHz."""
+    return samples(EXAMPLES / "audio" / name, 16000)
+
+
+def music(name):
+    """Music: examples/music/NAME, 22,050 Hz."""
+    return samples(EXAMPLES / "music" / name, 22050)
 
 
 def image(seed):
@@ -48,9 +58,11 @@ def image(seed):
 
 
 def content(kind, source):
-    """The bytes of one case's input: kind is `audio`, `image` or `file`; source names it."""
+    """The bytes of one case's input: kind is `audio`, `music`, `image` or `file`; source names it."""
     if kind == "audio":
         return audio(source)
+    if kind == "music":
+        return music(source)
     if kind == "image":
         return image(source)
     return (EXAMPLES / source).read_bytes()

@@ -161,12 +161,14 @@ TEST(GroupFile, ItsTenantIsThatOfRequestsThatNameNone) {
   EXPECT_EQ(f.runtime.last_attributes().tenant, TenantId(0));
 }
 
-TEST(PathIndexMembers, AreModelsThatPipelinesUseAndGroupsToo) {
+TEST(PathIndexMembers, AreModelsThatPipelinesUseAndGroupsWhereTheyAreWanted) {
   Fixture f;
   f.LoadAll();
-  PathIndex index;
-  index.Update(f.repository.Loaded());
-  EXPECT_EQ(index.Summary({}).pipelines, 4u);  // a, b, p, g
+  PathIndex all(PathIndex::Parts::kListed), written(PathIndex::Parts::kLeftOut);
+  all.Update(f.repository.Loaded());
+  EXPECT_EQ(all.Summary({}).pipelines, 4u);  // a, b, p, g
+  written.Update(f.repository.Loaded());
+  EXPECT_EQ(written.Summary({}).pipelines, 2u);  // b, p
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "serve/path_index.h"
 
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "program/reference/reference.h"
@@ -35,13 +36,24 @@ std::optional<Shape> ShapeFor(const TensorMetadata& input, bool only,
 
 }  // namespace
 
-PathIndex::PathIndex() : evaluator_(ReferenceEvaluator::Get()), finder_({&evaluator_}) {}
+PathIndex::PathIndex(Parts parts)
+    : parts_(parts), evaluator_(ReferenceEvaluator::Get()), finder_({&evaluator_}) {}
 
 void PathIndex::Update(const std::vector<ServablePtr>& loaded) {
   std::map<std::string, std::string> latest;  // they come oldest first
-  for (const ServablePtr& servable : loaded) latest[servable->name] = servable->version;
+  std::set<std::string> left_out;
+  for (const ServablePtr& servable : loaded) {
+    latest[servable->name] = servable->version;
+    if (parts_ == Parts::kListed) continue;
+    if (servable->platform == "plexus_group") {
+      left_out.insert(servable->name);
+    } else {
+      left_out.insert(servable->models.begin(), servable->models.end());
+    }
+  }
   std::map<std::string, ServablePtr> now;
   for (const ServablePtr& servable : loaded) {
+    if (left_out.count(servable->name) > 0) continue;
     const bool is_latest = latest.at(servable->name) == servable->version;
     now[is_latest ? servable->name : servable->name + "/" + servable->version] = servable;
   }

@@ -16,11 +16,15 @@
 
 namespace plexus {
 
-// A pipeline is whatever a client may call: models that others are made of, too, and groups.
-// Versions other than the latest are named NAME/VERSION. Thread-safe.
+// A pipeline is whatever a client may call. Versions other than the latest are named NAME/VERSION.
+// Thread-safe.
 class PathIndex {
  public:
-  PathIndex();
+  // Whether models that a loaded pipeline is made of are pipelines of their own, and groups beside
+  // their members: so a server runs them. Else they are left out, for people who look at what they
+  // wrote.
+  enum class Parts { kListed, kLeftOut };
+  explicit PathIndex(Parts parts);
 
   // What is loaded now. Only what came since the last call is analysed.
   void Update(const std::vector<ServablePtr>& loaded);
@@ -34,6 +38,7 @@ class PathIndex {
   Result<std::string> FirstDifference(const std::string& first, const std::string& second) const;
 
  private:
+  const Parts parts_;
   mutable std::mutex mutex_;  // guards all below
   FoldingEvaluator evaluator_;
   PathFinder finder_;

@@ -17,7 +17,8 @@ V2ApiOptions ApiOptions(const ServerOptions& options) {
 }  // namespace
 
 Server::Server(Runtime& runtime, const ServerOptions& options)
-    : repository_(options.repository, runtime),
+    : paths_(PathIndex::Parts::kListed),
+      repository_(options.repository, runtime),
       http_(options.http, runtime.clock()),
       api_(runtime, repository_, tenants_, ApiOptions(options)),
       admin_(runtime, http_, api_, tenants_, paths_, repository_) {}
