@@ -120,6 +120,26 @@ outputs: [{name: out, from: pair}]
   EXPECT_NE(error.find("'pair/then/shaped'"), std::string::npos) << error;
 }
 
+TEST_F(DynamicTest, HeadTakesAsManyAsTheDataSay) {
+  const ExecutablePtr p = Load(R"(
+inputs:
+  - {name: x, dtype: FP32, shape: [-1, 2]}
+  - {name: n, dtype: INT64, shape: [1]}
+stages: [{name: first, op: head, inputs: [x, n]}]
+outputs: [{name: out, from: first}]
+)");
+  const Tensor x = Floats({3, 2}, {1, 2, 3, 4, 5, 6});
+  EXPECT_EQ(Text(Ask(p, {x, Ints({2})})[0]), "float32[2,2] 1 2 3 4");
+  EXPECT_EQ(Text(Ask(p, {x, Ints({7})})[0]), "float32[3,2] 1 2 3 4 5 6");
+  for (const int64_t none : {0, -1}) EXPECT_EQ(Text(Ask(p, {x, Ints({none})})[0]), "float32[0,2]");
+  EXPECT_NE(Parse("inputs: [{name: x, dtype: FP32, shape: [-1]}]\n"
+                  "stages: [{name: s, op: head, inputs: [x, x]}]\noutputs: [{name: o, from: s}]\n")
+                .status()
+                .message()
+                .find("stage 's': expects INT64, its input is FP32"),
+            std::string::npos);
+}
+
 // --- foreach -------------------------------------------------------------------------------------
 
 // Per row of x: the entries above `least`, doubled.

@@ -58,7 +58,7 @@ def image(seed):
 
 
 def content(kind, source):
-    """The bytes of one case's input: kind is `audio`, `music`, `image` or `file`; source names it."""
+    """The bytes of one case's input: `source` of kind `audio`, `music`, `image` or `file`."""
     if kind == "audio":
         return audio(source)
     if kind == "music":

@@ -317,6 +317,21 @@ TEST(Tenants, TheTableIsBoundedAndForgetsTheLongestUnheard) {
   EXPECT_FALSE(tenants.Find(std::string(65, 'a')).ok());
 }
 
+TEST(Tenants, WhoGetsTheIdOfAnotherIsToldApart) {
+  TenantTable tenants(2);
+  uint64_t first = 0, again = 0, second = 0, third = 0, none = 1;
+  EXPECT_EQ(tenants.Find("a", &first).value(), TenantId(1));
+  EXPECT_EQ(tenants.Find("a", &again).value(), TenantId(1));
+  EXPECT_EQ(tenants.Find("b", &second).value(), TenantId(1));
+  EXPECT_EQ(tenants.Find("a", &third).value(), TenantId(1));
+  EXPECT_EQ(first, again);
+  EXPECT_NE(second, first);
+  EXPECT_NE(third, first) << "what others may have seen meanwhile";
+  EXPECT_NE(third, second);
+  EXPECT_EQ(tenants.Find("", &none).value(), TenantId(0));
+  EXPECT_EQ(none, 0u);
+}
+
 TEST(Tenants, KeptOnesAreNeverForgottenAndLeaveRoomForOthers) {
   TenantTable tenants(4);
   const TenantId shop = tenants.Keep("shop").value();
