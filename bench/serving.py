@@ -159,39 +159,61 @@ class Connection:
 
 
 class Crew:
-    """A connection per name; each round all ask at once, and it ends when all have answers."""
+    """Asks several names at once: a round is one request to each.
 
-    def __init__(self, server: Server, names):
+    Up to `in_flight` rounds are under way at a time; the next begins when one has all its answers.
+    """
+
+    def __init__(self, server: Server, names, in_flight: int = 1):
         self.names = list(names)
-        self.connections = [Connection(server) for _ in self.names]
+        self.lanes = [[Connection(server) for _ in self.names] for _ in range(in_flight)]
         self.poll = select.poll()
         self.by_fd = {}
-        for i, connection in enumerate(self.connections):
-            self.by_fd[connection.socket.fileno()] = i
-            self.poll.register(connection.socket, select.POLLIN)
+        for lane, connections in enumerate(self.lanes):
+            for i, connection in enumerate(connections):
+                self.by_fd[connection.socket.fileno()] = (lane, i)
+                self.poll.register(connection.socket, select.POLLIN)
 
-    def round(self, bodies: list) -> list:
-        """(answer as of Connection.receive, seconds) by name; `bodies` as of encode, by name."""
-        begins, answers, left = [], [None] * len(self.names), len(self.names)
-        for connection, name, body in zip(self.connections, self.names, bodies, strict=True):
-            begins.append(time.monotonic())
-            connection.send(name, *body)
-        while left > 0:
+    def rounds(self, bodies: list) -> list:
+        """By round and name: (answer as of Connection.receive, seconds). `bodies`: likewise."""
+        answers = [[None] * len(self.names) for _ in bodies]
+        begins = [[0.0] * len(self.names) for _ in bodies]
+        at = [0] * len(self.lanes)  # the round of each lane
+        left = [0] * len(bodies)
+        begun = ended = 0
+
+        def begin(lane: int) -> None:
+            nonlocal begun
+            at[lane], left[begun] = begun, len(self.names)
+            for i, connection in enumerate(self.lanes[lane]):
+                begins[begun][i] = time.monotonic()
+                connection.send(self.names[i], *bodies[begun][i])
+            begun += 1
+
+        for lane in range(min(len(self.lanes), len(bodies))):
+            begin(lane)
+        while ended < len(bodies):
             for fd, _ in self.poll.poll():
-                i = self.by_fd[fd]
-                answer = self.connections[i].receive()
-                answers[i] = (answer, time.monotonic() - begins[i])
-                left -= 1
+                lane, i = self.by_fd[fd]
+                answer = self.lanes[lane][i].receive()
+                index = at[lane]
+                answers[index][i] = (answer, time.monotonic() - begins[index][i])
+                left[index] -= 1
+                if left[index] == 0:
+                    ended += 1
+                    if begun < len(bodies):
+                        begin(lane)
         return answers
 
 
-def busy_ms(server: Server, name: str, body, runs: int) -> float:
-    """Median processor time of one request alone."""
+def busy_ms(server: Server, names, body, runs: int) -> dict:
+    """Processor times of single requests, by name; all are asked in turn, so that drift meets all."""
     connection = Connection(server)
-    times = []
+    times = {name: [] for name in names}
     for i in range(runs + 3):
-        before = server.busy_ns()
-        connection.ask(name, *body)
-        if i >= 3:
-            times.append((server.busy_ns() - before) / 1e6)
-    return float(np.median(times))
+        for name in names:
+            before = server.busy_ns()
+            connection.ask(name, *body)
+            if i >= 3:
+                times[name].append((server.busy_ns() - before) / 1e6)
+    return times

@@ -5,7 +5,7 @@ member's own; `fraction` is the part of a member's work that all of its family s
 over HTTP on this machine's CPU, one with --no-sharing, are asked in turn, in slices of a fraction
 of a second, so that drift meets both; the other one is idle meanwhile. A round asks every pipeline
 once, all at the same time; in `duplicates` percent of the rounds about the same input, else each
-about its own. The rounds of a slice are the same for both servers, and so must be the outputs.
+about its own. Four rounds, about different inputs, are under way at once. The rounds of a slice are the same for both servers, and so must be the outputs.
 
 gain: throughput of shared over unshared, median over pairs of slices with its interval. limit: what
 arithmetic allows, from the processor time of a member and of the shared part by itself:
@@ -36,7 +36,8 @@ DUPLICATES = (0, 50, 100)
 BLOCKS, WIDTH, ROWS = 24, 256, 64
 SIM_DEVICE, SIM_BLOCKS, SIM_WIDTH, SIM_ROWS = "a100", 16, 512, 1024
 SLICE_S = 0.1
-POOL = 48  # inputs; no two that are asked about at one time are the same by chance
+IN_FLIGHT = 4  # rounds: one job at a time does not fill even two cores
+POOL = 128  # inputs; no two that are asked about at one time are the same by chance
 BINARIES = report.ROOT / "build" / "release"
 
 
@@ -64,11 +65,11 @@ class Point:
     """One point of the sweep on a pair of servers."""
 
     def __init__(self, servers: dict, names: list, duplicates: int, bodies: list, seed: int):
-        self.crews = {system: Crew(server, names) for system, server in servers.items()}
+        self.crews = {name: Crew(server, names, IN_FLIGHT) for name, server in servers.items()}
         self.names, self.duplicates, self.bodies = names, duplicates, bodies
         self.rng = np.random.default_rng(seed)
         self.next_body = 0
-        self.rounds = 2  # of a slice: even, for half of them to be duplicates
+        self.rounds = 2 * IN_FLIGHT  # of a slice: even, for half of them to be duplicates
 
     def _rounds(self) -> list:
         """Bodies by name, for each round of a slice."""
@@ -88,7 +89,7 @@ class Point:
         seconds, answers = {}, {}
         for system in sorted(self.crews, key=lambda name: name != first):
             begin = time.monotonic()
-            answers[system] = [self.crews[system].round(bodies) for bodies in rounds]
+            answers[system] = self.crews[system].rounds(rounds)
             seconds[system] = time.monotonic() - begin
         same = all(
             np.array_equal(decode(ours[0])["y"], decode(theirs[0])["y"])
@@ -104,7 +105,7 @@ class Point:
             spent += sum(seconds.values())
             same = same and equal
         per_round = max(seconds.values()) / self.rounds
-        self.rounds = 2 * max(1, round(SLICE_S / per_round / 2))
+        self.rounds = 2 * max(IN_FLIGHT, round(SLICE_S / per_round / 2))
         ours, theirs, spent = [], [], 0.0
         while spent < measure_s or len(ours) < 6:
             seconds, equal = self.slice("none" if len(ours) % 2 else "shared")
@@ -122,23 +123,24 @@ class Point:
 
 
 def measure_costs(server: Server, body, runs: int) -> dict:
-    """fraction: (ms of a member, ms of the shared part), processor time alone."""
+    """fraction: (ms of a member, the shared part of it), processor time alone."""
     costs = {}
     for fraction in FRACTIONS:
-        whole = busy_ms(server, f"f{fraction}-0", body, runs)
-        stem = busy_ms(server, f"stem{fraction}-0", body, runs) if fraction > 0 else 0.0
-        costs[fraction] = (whole, min(whole, stem))
-        log(f"{fraction:3} % shared: a member {whole:.2f} ms, the shared part {stem:.2f} ms")
+        member, stem = f"f{fraction}-0", f"stem{fraction}-0"
+        times = busy_ms(server, [member, stem] if fraction > 0 else [member], body, runs)
+        ratios = np.asarray(times.get(stem, 0.0)) / np.asarray(times[member])
+        whole, part = float(np.median(times[member])), min(1.0, float(np.median(ratios)))
+        costs[fraction] = (whole, part)
+        log(f"{fraction:3} % shared: a member {whole:.2f} ms, the shared part {part:.3f} of it")
     return costs
 
 
 def limit_of(cost: tuple, fan_out: int, duplicates: int) -> float:
-    whole, stem = cost
-    return fan_out * whole / (fan_out * whole - duplicates / 100 * (fan_out - 1) * stem)
+    return fan_out / (fan_out - duplicates / 100 * (fan_out - 1) * cost[1])
 
 
 def run_cpu(quick: bool) -> dict:
-    warm_s, measure_s = (0.3, 0.6) if quick else (1.0, 5.5)  # by server time
+    warm_s, measure_s = (0.3, 0.6) if quick else (0.8, 5.2)
     rng = np.random.default_rng(1)
     bodies = [
         encode({"x": rng.standard_normal((ROWS, WIDTH)).astype(np.float32)}, binary_outputs=True)
@@ -157,7 +159,7 @@ def run_cpu(quick: bool) -> dict:
             for fraction in FRACTIONS:
                 for member in range(max(FAN_OUTS)):
                     connection.ask(f"f{fraction}-{member}", *bodies[0])
-        costs = measure_costs(servers["none"], bodies[0], 5 if quick else 15)
+        costs = measure_costs(servers["none"], bodies[0], 5 if quick else 25)
         for fraction in FRACTIONS:
             for fan_out in FAN_OUTS:
                 names = [f"f{fraction}-{member}" for member in range(fan_out)]
@@ -183,8 +185,8 @@ def run_cpu(quick: bool) -> dict:
         counters = servers["shared"].sharing()
     return {
         "costs_ms": {
-            str(fraction): {"member": round(whole, 4), "shared_part": round(stem, 4)}
-            for fraction, (whole, stem) in costs.items()
+            str(fraction): {"member": round(whole, 4), "shared_part": round(whole * part, 4)}
+            for fraction, (whole, part) in costs.items()
         },
         "points": points,
         "sharing_counters": counters,

@@ -65,12 +65,12 @@ def measure(server: Server, mode: str, rounds: int, rng) -> dict:
     bodies = variants(rounds * (len(NAMES) if mode == "distinct" else 1), rng)
     names = [",".join(NAMES)] if mode == "group" else NAMES
     crew = Crew(server, names)
-    answers = []
+    if mode == "distinct":
+        asked = [bodies[i * len(names) : (i + 1) * len(names)] for i in range(rounds)]
+    else:
+        asked = [[body] * len(names) for body in bodies]
     begin = time.monotonic()
-    for i in range(rounds):
-        first = i * len(names)
-        own = bodies[first : first + 6] if mode == "distinct" else [bodies[i]] * len(names)
-        answers += crew.round(own)
+    answers = [answer for one in crew.rounds(asked) for answer in one]
     wall = time.monotonic() - begin
     decoded = [decode(answer) for answer, _ in answers]
     if mode == "group":
@@ -123,7 +123,7 @@ def memory(repository: pathlib.Path, names: list) -> int:
 
 
 def run(quick: bool, only: set | None):
-    rounds, repeats = (20, 3) if quick else (60, 10)
+    rounds, repeats = (20, 3) if quick else (40, 10)
     modes = ["group", "separate", "distinct"]
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -134,12 +134,15 @@ def run(quick: bool, only: set | None):
 
         shared = stack.enter_context(Server(whole))
         unshared = stack.enter_context(Server(whole, "--no-sharing"))
-        runs = 5 if quick else 15
+        runs = 5 if quick else 25
         clip = encode({"audio": clips()[0]})
-        alone = {name: busy_ms(unshared, name, clip, runs) for name in NAMES}
-        path = busy_ms(unshared, PATH, clip, runs)
-        total = sum(alone.values())
-        limit = total / (total - (len(NAMES) - 1) * path)
+        times = busy_ms(unshared, [*NAMES, PATH], clip, runs)
+        alone = {name: float(np.median(times[name])) for name in NAMES}
+        # The shared path's part of a pipeline, run by run.
+        mean = np.mean([times[name] for name in NAMES], axis=0)
+        part = min(1.0, float(np.median(np.asarray(times[PATH]) / mean)))
+        path = part * sum(alone.values()) / len(NAMES)
+        limit = len(NAMES) / (len(NAMES) - (len(NAMES) - 1) * part)
         log(f"processor time, ms: {alone}, shared path {path:.2f}: limit {limit:.2f}")
 
         found = {mode: {"shared": [], "none": []} for mode in modes}
