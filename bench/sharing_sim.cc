@@ -21,6 +21,7 @@
 #include "pipeline/folding_evaluator.h"
 #include "pipeline/path_book.h"
 #include "pipeline/request.h"
+#include "pipeline/result_cache.h"
 #include "pipeline/share_history.h"
 #include "program/reference/reference.h"
 
@@ -86,6 +87,7 @@ class SimServer {
         environment_{dispatcher_,
                      plans_,
                      flights_,
+                     results_,
                      ReferenceEvaluator::Get(),
                      folding_,
                      *compiler_,
@@ -216,6 +218,7 @@ class SimServer {
   const FoldingEvaluator folding_{ReferenceEvaluator::Get()};
   PlanCache plans_;
   FlightTable flights_;
+  ResultCache results_{0};  // keeps nothing
   PathBook book_;
   Companions companions_;
   RequestEnvironment environment_;
