@@ -72,6 +72,10 @@ void ApplyScheduler(const Json& change, SystemOptions* s) {
       s->quantum = FromUs(value);
     } else if (key == "in_order") {
       s->in_order = value;
+    } else if (key == "batching") {
+      s->batching = value;
+    } else if (key == "max_batch") {
+      s->max_batch = value;
     } else if (key == "in_flight_bound_us") {
       s->in_flight_bound = FromUs(value);
     } else if (key == "host_launch_us") {

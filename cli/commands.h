@@ -21,6 +21,8 @@ struct RuntimeFlags {
   std::string pin_threads = "auto";
   bool no_sharing = false;
   bool share_across_tenants = false;
+  std::string batching;  // empty: the default
+  uint32_t max_batch = 16;
   std::string policy;  // empty: not given
   uint64_t program_cache_bytes = uint64_t{2} << 30;
   uint64_t value_memory_bytes = 0;

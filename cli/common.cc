@@ -10,6 +10,8 @@ RuntimeOptions ToOptions(const RuntimeFlags& flags) {
   options.threads = flags.threads;
   options.share_work = !flags.no_sharing;
   options.share_across_tenants = flags.share_across_tenants;
+  if (!flags.batching.empty()) options.batching = flags.batching;
+  options.max_batch = flags.max_batch;
   if (flags.pin_threads != "auto") options.pin_threads = flags.pin_threads == "on";
   if (!flags.policy.empty()) options.policy = flags.policy;
   options.program_cache_bytes = flags.program_cache_bytes;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "sched/batching.h"
 #include "sched/policy.h"
 #include "simulate/system.h"
 
@@ -124,6 +125,22 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
       ->add_flag("--share-across-tenants", flags->share_across_tenants,
                  "Also share work between tenants, who may learn from it what others ask for")
       ->disable_flag_override();
+  command
+      ->add_option("--batching", flags->batching,
+                   std::string("How requests become batches: none, immediate, "
+                               "timeout[(MICROSECONDS)], deferred or path-aware (default ") +
+                       std::string(kDefaultBatchPolicy) + ")")
+      ->type_name("POLICY")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const auto policy = MakeBatchPolicy(text);
+            return policy.ok() ? std::string() : policy.status().message();
+          },
+          ""));
+  command->add_option("--max-batch", flags->max_batch, "Requests in a batch at most, 1 to 64")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(Whole(1, BatchCurve::kMostRows));
   command
       ->add_option(
           "--policy", flags->policy,

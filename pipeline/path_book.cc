@@ -38,6 +38,24 @@ double RunPath::SharedPart() const {
   return all > 0 ? static_cast<double>(shared) / static_cast<double>(all) : 1;
 }
 
+double RunPath::BatchedPart() const {
+  double all = 0, saved = 0;
+  bool unknown = false;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const auto ns = static_cast<double>(std::max<int64_t>(Get(learned_ns_[i]), 1));
+    all += ns;
+    if (!calls[i].shared) continue;
+    const float gain = calls[i].graph->batch_gain->load(std::memory_order_relaxed);
+    unknown |= gain < 0;
+    saved += ns * std::max(gain, 0.0f);
+  }
+  if (unknown && trials_left_.load(std::memory_order_relaxed) > 0) {
+    trials_left_.fetch_sub(1, std::memory_order_relaxed);  // a few more do no harm
+    return 1;
+  }
+  return all > 0 ? saved / all : 0;
+}
+
 Duration RunPath::Total() const {
   int64_t all = 0;
   for (const auto& learned : learned_ns_) {
@@ -52,6 +70,8 @@ void RunPath::KeepLearned(const RunPathPtr& before) const {
   for (size_t i = 0; i < calls.size(); ++i) {
     if (before->calls[i].graph != calls[i].graph) return;
   }
+  trials_left_.store(before->trials_left_.load(std::memory_order_relaxed),
+                     std::memory_order_relaxed);  // a statistic
   for (size_t i = 0; i < calls.size(); ++i) {
     learned_ns_[i].store(Get(before->learned_ns_[i]), std::memory_order_relaxed);  // a statistic
   }

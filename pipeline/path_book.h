@@ -39,6 +39,9 @@ class RunPath {
   Duration After(size_t call) const;
   // The shared calls' part of the whole, 0 to 1; 1 as long as nothing is learned.
   double SharedPart() const;
+  // The part of the whole that would be saved if every shared call ran in batches of two, 0 to 1.
+  // Where that is not known it counts as something, so that it is tried, but not for ever.
+  double BatchedPart() const;
   // Of all calls; 0 as long as one is not learned.
   Duration Total() const;
 
@@ -47,6 +50,7 @@ class RunPath {
   // What an earlier cut learned about the same calls.
   void KeepLearned(const std::shared_ptr<const RunPath>& before) const;
   mutable std::vector<std::atomic<int64_t>> learned_ns_;  // by call; 0: not yet
+  mutable std::atomic<int32_t> trials_left_{64};          // of batches that nothing is known of
 };
 using RunPathPtr = std::shared_ptr<const RunPath>;
 

@@ -5,6 +5,8 @@
 #include <set>
 
 #include "graph/passes/fused_ops.h"
+#include "paths/unit.h"
+#include "pipeline/plan_batcher.h"
 
 namespace plexus {
 namespace {
@@ -86,6 +88,19 @@ Status FoldEmptyValues(Graph& graph) {
   // A graph output may be such a constant now; RemoveDead drops the nodes that made them.
   graph.RemoveDead();
   return OkStatus();
+}
+
+// Whether everything that goes in and comes out has one row, going by shapes.
+bool MayTakeRows(const Graph& region) {
+  const auto one_row = [&](ValueId id) {
+    const Value& value = region.value(id);
+    return IsStaticTensor(value) && !value.shape.dims.empty() && value.shape.dims[0].value == 1 &&
+           DTypeSizeBytes(value.dtype) > 0;
+  };
+  return !region.inputs().empty() &&
+         std::all_of(region.inputs().begin(), region.inputs().end(), one_row) &&
+         std::all_of(region.outputs().begin(), region.outputs().end(), one_row) &&
+         IsDeterministic(region);
 }
 
 // Builds one GraphPlan; a class only to share the slot table between its steps.
@@ -198,6 +213,11 @@ class PlanBuilder {
     std::vector<ValueId> outer_inputs;
     Graph region = Extract(*graph_, mask, outputs, &outer_inputs);
     for (ValueId id : outer_inputs) plan_->program_inputs.push_back(slots_[id.value()]);
+    if (MayTakeRows(region)) {
+      plan_->region = {std::make_shared<const Graph>(region), planned_.options,
+                       planned_.batch_gain};
+      plan_->bytes += 256 * region.num_nodes();
+    }
     PLEXUS_RETURN_IF_ERROR(Optimize(region));
     PLEXUS_ASSIGN_OR_RETURN(plan_->program, compiler_.Compile(region, planned_.options));
     plan_->bytes += plan_->program->constant_bytes + 2048 * plan_->program->kernels.size();
@@ -440,6 +460,37 @@ PlannedGraphPtr HostStep::Body(const std::string& attribute) const {
 Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const KnownInput> inputs,
                                const Evaluator& evaluator, Compiler& compiler) {
   return PlanBuilder(planned, evaluator, compiler).Build(inputs);
+}
+
+Result<ProgramPtr> BuildBatch(const BatchRegion& region, const Program& one, uint32_t rows,
+                              const Evaluator& evaluator, Compiler& compiler) {
+  const Graph& graph = *region.graph;
+  std::vector<KnownInput> one_row;
+  for (ValueId id : graph.inputs()) {
+    const Value& value = graph.value(id);
+    one_row.push_back({value.dtype, value.shape.ToConcrete(), std::nullopt});
+  }
+  PLEXUS_ASSIGN_OR_RETURN(Graph special, SpecializeRows(graph, one_row, rows, evaluator));
+  PLEXUS_RETURN_IF_ERROR(FoldConstants(special, evaluator));
+  PLEXUS_RETURN_IF_ERROR(Optimize(special));
+  CompileOptions options = region.options;
+  options.name += " x" + std::to_string(rows);
+  PLEXUS_ASSIGN_OR_RETURN(ProgramPtr program, compiler.Compile(special, options));
+  bool fits =
+      program->inputs.size() == one.inputs.size() && program->outputs.size() == one.outputs.size();
+  for (size_t i = 0; fits && i < program->outputs.size(); ++i) {
+    Shape shape = one.outputs[i].shape;
+    shape[0] = rows;
+    fits = program->outputs[i].shape == shape && program->outputs[i].dtype == one.outputs[i].dtype;
+  }
+  if (!fits) return FailedPreconditionError("its outputs do not have a row for each input row");
+  return program;
+}
+
+const std::shared_ptr<PlanBatcher>& GraphPlan::Batcher(RequestEnvironment& env) const {
+  std::call_once(batcher_made_,
+                 [&] { batcher_ = std::make_shared<PlanBatcher>(env, program, region); });
+  return batcher_;
 }
 
 Result<Graph> PrepareGraph(const Graph& imported, const Evaluator& evaluator) {

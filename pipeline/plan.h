@@ -23,6 +23,11 @@ namespace plexus {
 // A graph that is planned per shape class: a whole model, what is left of one after a host step, or
 // the body of a control-flow node. Formal inputs first, captures after them.
 class BodyTable;
+
+// What running two rows of a graph at once saved, as far as it is known: of the device time of
+// each, 0 to 1; negative: not known. A statistic: it orders nothing.
+using BatchGain = std::atomic<float>;
+
 struct PlannedGraph {
   PlannedGraph(Graph g, CompileOptions o);
   // A body or a rest of `whole`.
@@ -31,6 +36,7 @@ struct PlannedGraph {
   const Graph graph;
   const CompileOptions options;
   const std::shared_ptr<BodyTable> bodies;  // of the root graph and all that came of it
+  const std::shared_ptr<BatchGain> batch_gain = std::make_shared<BatchGain>(-1.0f);
 };
 using PlannedGraphPtr = std::shared_ptr<const PlannedGraph>;
 
@@ -66,11 +72,23 @@ struct HostStep {
   PlannedGraphPtr Body(const std::string& attribute) const;
 };
 
+// A static region that takes one row, as far as its shapes tell: what programs for several are made
+// from.
+struct BatchRegion {
+  GraphPtr graph;  // before fusion; null: it cannot be
+  CompileOptions options;
+  std::shared_ptr<BatchGain> gain;  // of the planned graph
+};
+
+class PlanBatcher;
+struct RequestEnvironment;
+
 struct GraphPlan {
   uint32_t num_slots = 0;  // graph inputs come first
   std::vector<std::pair<Slot, Tensor>> constants;
   ProgramPtr program;  // null when nothing is static
   std::vector<Slot> program_inputs, program_outputs;
+  BatchRegion region;                // of `program`
   std::vector<HostStep> host_steps;  // in order, after the program
   PlannedGraphPtr rest;              // null when nothing is left
   std::vector<Slot> rest_inputs, rest_outputs;
@@ -83,6 +101,13 @@ struct GraphPlan {
   Duration RemainingAfter() const {
     return Duration(remaining_after_ns.load(std::memory_order_relaxed));  // a statistic
   }
+
+  // Where rows of many requests meet; made when first asked for. Requires a region.
+  const std::shared_ptr<PlanBatcher>& Batcher(RequestEnvironment& env) const;
+
+ private:
+  mutable std::once_flag batcher_made_;
+  mutable std::shared_ptr<PlanBatcher> batcher_;
 };
 using GraphPlanPtr = std::shared_ptr<const GraphPlan>;
 
@@ -90,6 +115,11 @@ using GraphPlanPtr = std::shared_ptr<const GraphPlan>;
 // and the node.
 Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const KnownInput> inputs,
                                const Evaluator& evaluator, Compiler& compiler);
+
+// The program for `rows` rows of a region whose program for one row is `one`. kFailedPrecondition:
+// its rows are not independent, and why. May take milliseconds.
+Result<ProgramPtr> BuildBatch(const BatchRegion& region, const Program& one, uint32_t rows,
+                              const Evaluator& evaluator, Compiler& compiler);
 
 // The load-time half: canonical form, row maps generalised where row independence is proven,
 // weights folded. kUnimplemented names the first operator that nothing here can run.

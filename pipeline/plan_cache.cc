@@ -77,7 +77,7 @@ void PlanCache::FinishBuild(const Key& key, Result<GraphPlanPtr> built) {
 void PlanCache::EvictLocked() {
   while (stats_.bytes > budget_bytes_ && lru_.size() > 1) {
     auto it = entries_.find(lru_.back());
-    stats_.bytes -= it->second.plan->bytes;
+    stats_.bytes -= it->second.plan->bytes + it->second.charged;
     --stats_.plans;
     ++stats_.evictions;
     entries_.erase(it);
@@ -97,6 +97,25 @@ void PlanCache::Post(std::function<void()> work) {
   wake_.notify_one();
 }
 
+void PlanCache::PostIdle(std::function<void()> work) {
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_) return;
+    idle_work_.push_back(std::move(work));
+  }
+  wake_.notify_one();
+}
+
+void PlanCache::Charge(const Program* program, size_t bytes) {
+  std::lock_guard lock(mutex_);
+  for (auto& [key, entry] : entries_) {
+    if (entry.plan == nullptr || entry.plan->program.get() != program) continue;
+    entry.charged += bytes;
+    stats_.bytes += bytes;
+    return EvictLocked();
+  }
+}
+
 void PlanCache::Drop(uint64_t graph_id) {
   std::lock_guard lock(mutex_);
   for (auto it = entries_.begin(); it != entries_.end();) {
@@ -104,7 +123,7 @@ void PlanCache::Drop(uint64_t graph_id) {
       ++it;
       continue;
     }
-    stats_.bytes -= it->second.plan->bytes;
+    stats_.bytes -= it->second.plan->bytes + it->second.charged;
     --stats_.plans;
     lru_.erase(it->second.lru);
     it = entries_.erase(it);
@@ -114,10 +133,11 @@ void PlanCache::Drop(uint64_t graph_id) {
 void PlanCache::BuildThread() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [this] { return stopping_ || !work_.empty(); });
-    if (work_.empty()) return;  // stopping, and everything posted has run
-    std::function<void()> work = std::move(work_.front());
-    work_.pop_front();
+    wake_.wait(lock, [this] { return stopping_ || !work_.empty() || !idle_work_.empty(); });
+    if (work_.empty() && stopping_) return;  // everything posted has run
+    auto& queue = work_.empty() ? idle_work_ : work_;
+    std::function<void()> work = std::move(queue.front());
+    queue.pop_front();
     lock.unlock();
     work();
     work = nullptr;  // destroys captures outside the lock

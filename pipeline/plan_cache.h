@@ -35,6 +35,11 @@ class PlanCache {
   // Runs `work` on a build thread: host steps too long for a device's worker.
   void Post(std::function<void()> work);
 
+  // Runs `work` when a build thread has nothing else to do; not at all once it is stopping.
+  void PostIdle(std::function<void()> work);
+  // Counts `bytes` more for a plan that is kept here; nothing for another.
+  void Charge(const Program* program, size_t bytes);
+
   // Forgets the plans of a graph that is going away; requests in flight keep theirs.
   void Drop(uint64_t graph_id);
   void Stop();
@@ -60,6 +65,7 @@ class PlanCache {
     GraphPlanPtr plan;  // null while building
     std::vector<Waiter> waiters;
     std::list<Key>::iterator lru;  // valid when plan is set
+    size_t charged = 0;            // besides the plan's own bytes
   };
 
   void BuildThread();
@@ -70,7 +76,7 @@ class PlanCache {
   mutable std::mutex mutex_;  // guards everything below
   std::condition_variable wake_;
   bool stopping_ = false;
-  std::deque<std::function<void()>> work_;
+  std::deque<std::function<void()>> work_, idle_work_;
   std::unordered_map<Key, Entry, KeyHash> entries_;
   std::list<Key> lru_;  // most recent first
   Stats stats_;

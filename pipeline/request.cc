@@ -164,6 +164,7 @@ void Request::Cancel(Status why) {
   }
   if (job.valid()) env_.dispatcher.Cancel(job, std::move(why));
   LeaveFlight();
+  LeaveBatch();
 }
 
 Status Request::CheckAlive() const {
@@ -217,24 +218,58 @@ void Request::TraceSpan(TraceKind kind, const std::string& name, const std::stri
   env_.trace.Record(span);
 }
 
+namespace {
+
+// Counts a job for as long as it is under way.
+class UnderWay {
+ public:
+  explicit UnderWay(std::atomic<uint32_t>& jobs)
+      : jobs_(jobs), others_(jobs.fetch_add(1, std::memory_order_relaxed)) {}  // orders nothing
+  ~UnderWay() { jobs_.fetch_sub(1, std::memory_order_relaxed); }
+  UnderWay(const UnderWay&) = delete;
+  UnderWay& operator=(const UnderWay&) = delete;
+  bool alone() const { return others_ == 0; }
+
+ private:
+  std::atomic<uint32_t>& jobs_;
+  const uint32_t others_;
+};
+
+// What joining a batch costs on the host is little against this.
+constexpr Duration kWorthABatch = std::chrono::microseconds(50);
+
+}  // namespace
+
 Task<Result<Tensors>> Request::RunJob(const GraphPlan* plan, Tensors inputs) {
+  const UnderWay under_way(env_.jobs_under_way);
   JobSpec spec;
   spec.program = plan->program;
   spec.buffers.inputs = std::move(inputs);
-  Result<Tensors> buffers = AllocateOutputs(*plan->program);
-  if (!buffers.ok()) co_return buffers.status();
-  spec.buffers.outputs = std::move(*buffers);
   const Duration expected = env_.dispatcher.ExpectedTime(*plan->program, spec.rows);
   const Duration after = std::max(plan->RemainingAfter(), Left() - expected);
   if (attributes_.service_time == Duration{0}) attributes_.service_time = spent_ + expected + after;
   spec.attributes = attributes_;
   spec.attributes.remaining_path = after;
+  // Nobody could join who is the only one: the device is free.
+  if (!under_way.alone() && plan->region.graph != nullptr && attributes_.may_batch &&
+      env_.batching.batches() && expected >= kWorthABatch) {
+    const std::shared_ptr<PlanBatcher>& batcher = plan->Batcher(env_);
+    if (batcher->queue().useful()) co_return co_await RunInBatch(batcher, std::move(spec));
+  }
+  co_return co_await RunAlone(std::move(spec));
+}
+
+Task<Result<Tensors>> Request::RunAlone(JobSpec spec) {
+  const ProgramPtr program = spec.program;
+  Result<Tensors> buffers = AllocateOutputs(*program);
+  if (!buffers.ok()) co_return buffers.status();
+  spec.buffers.outputs = std::move(*buffers);
   spec.listener = this;
   NoteSubmit();
   JobAwaiter awaiter{*this, std::move(spec), OkStatus()};
   Result<Tensors> outputs = co_await awaiter;
   // What it takes alone, not how long it waited; by now with what this run taught.
-  spent_ += env_.dispatcher.ExpectedTime(*plan->program, 1);
+  spent_ += env_.dispatcher.ExpectedTime(*program, 1);
   co_return outputs;
 }
 

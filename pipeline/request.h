@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <coroutine>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -18,10 +19,12 @@
 #include "pipeline/flights.h"
 #include "pipeline/path_book.h"
 #include "pipeline/plan.h"
+#include "pipeline/plan_batcher.h"
 #include "pipeline/plan_cache.h"
 #include "pipeline/result_cache.h"
 #include "pipeline/runtime.h"
 #include "pipeline/task.h"
+#include "sched/batching.h"
 #include "sched/dispatcher.h"
 
 namespace plexus {
@@ -40,6 +43,14 @@ struct RequestEnvironment {
   // What all requests may hold in values outside arenas, and what one may unless told otherwise.
   std::shared_ptr<MemoryBudget> memory;
   size_t request_memory_bytes;
+
+  const BatchPolicy& batching;
+  uint32_t max_batch;
+  uint32_t device_units;
+  // Calls `work` at that time or somewhat later, from a thread of its own.
+  std::function<void(TimePoint at, std::function<void()> work)> call_at;
+  std::atomic<uint32_t> jobs_under_way{0};
+  std::atomic<uint64_t> batches{0}, batched_rows{0};  // of several rows
 };
 
 // Limits on what a request's control flow may do; beyond them it fails with kResourceExhausted.
@@ -72,6 +83,7 @@ class Request : public CancelToken,
   // The executable's calls one after the other, each shared with whoever is at the same.
   Task<Result<Tensors>> RunPath(RunPathPtr path, Tensors inputs);
 
+  bool may_batch() const { return attributes_.may_batch; }
   // What it took so far, without waiting: its jobs as ExpectedTime counts them, its host steps.
   Duration spent() const { return spent_; }
   // Of the results that it asked the cache for, those that were there and those that were not; and
@@ -88,6 +100,7 @@ class Request : public CancelToken,
   struct JobAwaiter;
   struct HostPoolAwaiter;
   struct FlightAwaiter;
+  struct RideAwaiter;
   struct FanOut;
   struct LanesAwaiter;
 
@@ -97,7 +110,9 @@ class Request : public CancelToken,
 
   void OnJobDone(JobId job, Status status, JobBuffers buffers) override;
   Status CheckAlive() const;  // the reason once cancelled or timed out
-  void LeaveFlight();         // goes on at once, with the reason of the cancellation
+  // Each goes on at once, with the reason of the cancellation.
+  void LeaveFlight();
+  void LeaveBatch();
   uint64_t BeginLeading();
   void EndLeading();
   void Raise(uint64_t flight, const Urgency& urgency) override;
@@ -117,6 +132,9 @@ class Request : public CancelToken,
                  TimePoint from) const;
 
   Task<Result<Tensors>> RunJob(const GraphPlan* plan, Tensors inputs);
+  // With rows of other requests, where that is worth it; the spec is the job for this row alone.
+  Task<Result<Tensors>> RunInBatch(std::shared_ptr<PlanBatcher> batcher, JobSpec spec);
+  Task<Result<Tensors>> RunAlone(JobSpec spec);
   Task<Result<Tensors>> RunHostStep(const HostStep* step, Tensors inputs, Tensors captures,
                                     int depth);
   Task<Result<Tensors>> RunIf(const HostStep* step, Tensors inputs, Tensors captures, int depth);
@@ -147,13 +165,14 @@ class Request : public CancelToken,
   std::atomic<TimePoint> first_submit_{TimePoint{}};  // for the timings: orders nothing
 
   std::atomic<bool> cancelled_{false};
-  mutable std::mutex mutex_;  // guards what follows, to boarded_
+  mutable std::mutex mutex_;  // guards what follows, to riding_
   Status cancel_reason_;
   JobId job_;
   std::vector<std::weak_ptr<Request>> lanes_;
   uint64_t flights_led_ = 0, leading_ = 0;                   // 0: it leads none
   std::vector<Urgency> raised_;                              // what riders of that flight want
   std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
+  std::pair<std::shared_ptr<PlanBatcher>, std::shared_ptr<BatchRide>> riding_;  // may have ended
 
   // Hand-over from OnJobDone to the coroutine that waits for it.
   std::coroutine_handle<> waiting_;

@@ -109,8 +109,8 @@ class Answer {
   Runtime::Done done_;
 };
 
-// Calls Dispatcher::Pump when a request's timeout comes due, and now and then for the sake of jobs
-// that hang and arenas that nobody uses any more; sleeps otherwise.
+// Calls Dispatcher::Pump when a request's timeout comes due, what is to be done at a time, and now
+// and then for the sake of jobs that hang and arenas that nobody uses any more; sleeps otherwise.
 class Housekeeper {
  public:
   Housekeeper(Dispatcher& dispatcher, CpuDevice& device, const Clock& clock)
@@ -123,11 +123,12 @@ class Housekeeper {
     wake_.notify_one();
     thread_.join();
   }
-  void Expect(TimePoint at, std::weak_ptr<Answer> answer) {
+  // Calls `work` then, or somewhat later.
+  void Expect(TimePoint at, std::function<void()> work) {
     {
       std::lock_guard lock(mutex_);
       const bool first = due_.empty() || at < due_.top().at;
-      due_.push({at, std::move(answer)});
+      due_.push({at, std::move(work)});
       if (!first) return;
     }
     wake_.notify_one();
@@ -136,13 +137,13 @@ class Housekeeper {
  private:
   struct Due {
     TimePoint at;
-    std::weak_ptr<Answer> answer;  // empty for the dispatcher's own timers
+    std::function<void()> work;  // empty for the dispatcher's own timers
     friend bool operator>(const Due& a, const Due& b) { return a.at > b.at; }
   };
 
   void Loop() {
     std::unique_lock lock(mutex_);
-    std::vector<std::weak_ptr<Answer>> expired;
+    std::vector<std::function<void()>> expired;
     while (!stopping_) {
       const TimePoint now = clock_.Now();
       const TimePoint next_round = last_round_ + kRound;
@@ -152,7 +153,7 @@ class Housekeeper {
         continue;
       }
       for (; !due_.empty() && due_.top().at <= now; due_.pop()) {
-        expired.push_back(due_.top().answer);
+        if (due_.top().work) expired.push_back(due_.top().work);
       }
       lock.unlock();
       if (now >= next_round) {
@@ -161,9 +162,7 @@ class Housekeeper {
       }
       const TimePoint next = dispatcher_.Pump(now);
       // Where no job was running the dispatcher had nothing to drop.
-      for (const std::weak_ptr<Answer>& each : expired) {
-        if (const std::shared_ptr<Answer> answer = each.lock()) answer->Expire();
-      }
+      for (const std::function<void()>& work : expired) work();
       expired.clear();
       lock.lock();
       if (next != TimePoint::max()) due_.push({next, {}});
@@ -256,8 +255,10 @@ class RecordingCompiler : public Compiler {
 
 class CpuRuntime : public Runtime {
  public:
-  CpuRuntime(const RuntimeOptions& options, std::unique_ptr<Policy> policy)
+  CpuRuntime(const RuntimeOptions& options, std::unique_ptr<Policy> policy,
+             std::unique_ptr<BatchPolicy> batching)
       : options_(options),
+        batching_(std::move(batching)),
         clock_(RealClock::Get()),
         device_(DeviceOptions(options), clock_),
         compiler_(MakeCpuCompiler(CompilerOptions(device_.info().units))),
@@ -280,7 +281,13 @@ class CpuRuntime : public Runtime {
                      trace_,
                      std::make_shared<MemoryBudget>("the server", ValueMemoryBytes(options)),
                      options.request_memory_bytes != 0 ? options.request_memory_bytes
-                                                       : ValueMemoryBytes(options) / 4} {
+                                                       : ValueMemoryBytes(options) / 4,
+                     *batching_,
+                     options.max_batch,
+                     device_.info().units,
+                     [this](TimePoint at, std::function<void()> work) {
+                       housekeeper_.Expect(at, std::move(work));
+                     }} {
     RegisterVisionOps();
     trace_.SetStanding(options_.trace_sample);
     if (options_.profile_path.empty()) return;
@@ -338,7 +345,11 @@ class CpuRuntime : public Runtime {
     // Not make_shared: the housekeeper's weak reference must not hold its memory.
     const std::shared_ptr<Answer> answer(
         new Answer(request, attributes.arrival, clock_, std::move(done)));
-    if (attributes.timeout_at) housekeeper_.Expect(*attributes.timeout_at, answer);
+    if (attributes.timeout_at) {
+      housekeeper_.Expect(*attributes.timeout_at, [weak = std::weak_ptr<Answer>(answer)] {
+        if (const std::shared_ptr<Answer> late = weak.lock()) late->Expire();
+      });
+    }
     Drive(answer, std::move(executable), std::move(inputs), CheckDeadline(attributes));
     return request;
   }
@@ -376,7 +387,9 @@ class CpuRuntime : public Runtime {
 
   SharingStats sharing_stats() const override {
     const FlightTable::Stats flights = flights_.stats();
-    return {flights.led, flights.joined, flights.raised, book_->num_paths()};
+    return {flights.led, flights.joined, flights.raised, book_->num_paths(),
+            environment_.batches.load(std::memory_order_relaxed),
+            environment_.batched_rows.load(std::memory_order_relaxed)};
   }
 
   ResultCache::Stats result_cache_stats() const override { return results_->stats(); }
@@ -495,8 +508,11 @@ class CpuRuntime : public Runtime {
     const RunPathPtr path = book_->Find(whole->id);
     if (path == nullptr) co_return co_await request.RunReused(whole, std::move(inputs));
     const Companions::Stay stay(companions_, HashCombine(path->family, SampleHash(inputs)));
+    const Companions::Stay family(companions_, path->family);
+    const bool batches = family.met() && batching_->batches() && request.may_batch();
     Result<Tensors> outputs = Tensors();
-    if (stay.met() || loaded.history.WorthAPath(*path)) {
+    if (stay.met() || loaded.history.WorthAPath(*path) ||
+        (batches && loaded.history.WorthABatch(*path))) {
       outputs = co_await request.RunPath(path, std::move(inputs));
     } else {
       outputs = co_await request.RunReused(whole, std::move(inputs));
@@ -507,6 +523,7 @@ class CpuRuntime : public Runtime {
   }
 
   const RuntimeOptions options_;
+  const std::unique_ptr<BatchPolicy> batching_;
   const Clock& clock_;
   Companions companions_;
   TraceRecorder trace_;
@@ -532,7 +549,13 @@ class CpuRuntime : public Runtime {
 
 Result<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options) {
   PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(options.policy));
-  return std::unique_ptr<Runtime>(new CpuRuntime(options, std::move(policy)));
+  PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<BatchPolicy> batching, MakeBatchPolicy(options.batching));
+  if (options.max_batch < 1 || options.max_batch > BatchCurve::kMostRows) {
+    return InvalidArgumentError("a batch has at least 1 row and at most " +
+                                std::to_string(BatchCurve::kMostRows) + ", not " +
+                                std::to_string(options.max_batch));
+  }
+  return std::unique_ptr<Runtime>(new CpuRuntime(options, std::move(policy), std::move(batching)));
 }
 
 }  // namespace plexus

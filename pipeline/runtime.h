@@ -16,6 +16,7 @@
 #include "graph/graph.h"
 #include "pipeline/result_cache.h"
 #include "program/compiler.h"
+#include "sched/batching.h"
 #include "sched/dispatcher.h"
 #include "sched/job.h"
 #include "sched/policy.h"
@@ -40,6 +41,9 @@ struct RuntimeOptions {
   // What finished results may take that are kept for requests that ask for the same again, within a
   // tenant unless share_across_tenants; 0: none is.
   size_t result_cache_bytes = 0;
+  // How rows of requests for the same work become one job (MakeBatchPolicy), and how many at most.
+  std::string batching = std::string(kDefaultBatchPolicy);
+  uint32_t max_batch = 16;
   std::string profile_path;   // empty: learned times are not kept
   bool tracing = true;        // false: no recorder at all, to measure what one costs
   uint32_t trace_sample = 0;  // one request in so many is recorded all the time; 0: none
@@ -132,6 +136,7 @@ class Runtime {
     uint64_t led = 0, joined = 0;  // pieces of work done, and asked for while they were under way
     uint64_t raised = 0;           // of those joined, by somebody more urgent
     size_t paths = 0;              // executables that share segments with others
+    uint64_t batches = 0, batched_rows = 0;  // jobs of several requests, and the rows in them
   };
   virtual SharingStats sharing_stats() const { return {}; }
 

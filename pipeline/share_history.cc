@@ -38,12 +38,19 @@ void ShareHistory::TookWhole(Duration took) {
   whole_ns_.store(old == 0 ? now : old + (now - old) / 8, std::memory_order_relaxed);
 }
 
-bool ShareHistory::WorthAPath(const RunPath& path) const {
+// Of a whole run.
+double ShareHistory::CutCost(const RunPath& path) const {
   const auto whole = static_cast<double>(whole_ns_.load(std::memory_order_relaxed));
   const auto cut = static_cast<double>(path.Total().count());
-  double cost = kGuessedCost;
-  if (whole > 0 && cut > 0) cost = std::max(kLeastCost, (cut - whole) / whole);
-  return company_.load(std::memory_order_relaxed) * path.SharedPart() > cost;
+  return whole > 0 && cut > 0 ? std::max(kLeastCost, (cut - whole) / whole) : kGuessedCost;
+}
+
+bool ShareHistory::WorthAPath(const RunPath& path) const {
+  return company_.load(std::memory_order_relaxed) * path.SharedPart() > CutCost(path);
+}
+
+bool ShareHistory::WorthABatch(const RunPath& path) const {
+  return path.BatchedPart() > CutCost(path);
 }
 
 }  // namespace plexus

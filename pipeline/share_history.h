@@ -11,7 +11,8 @@
 
 namespace plexus {
 
-// Who is under way: requests of one family with inputs that look the same. Thread-safe.
+// Who is under way: requests of one family, and those of them with inputs that look the same.
+// Thread-safe.
 class Companions {
  public:
   // One request, from its begin to its end.
@@ -59,8 +60,11 @@ class ShareHistory {
   void TookWhole(Duration took);
   // What is saved when somebody joins, as often as somebody does, against what the cuts cost.
   bool WorthAPath(const RunPath& path) const;
+  // The same of batches with others of the family, on whatever inputs.
+  bool WorthABatch(const RunPath& path) const;
 
  private:
+  double CutCost(const RunPath& path) const;
   std::atomic<float> company_{0.5f};  // how likely; a new executable is tried
   std::atomic<int64_t> whole_ns_{0};
 };

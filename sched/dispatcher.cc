@@ -17,6 +17,7 @@ Dispatcher::~Dispatcher() = default;
 
 Result<JobId> Dispatcher::Submit(JobSpec spec) { return core_->Submit(std::move(spec)); }
 void Dispatcher::Cancel(JobId job, Status why) { core_->Cancel(job, std::move(why)); }
+std::optional<JobBuffers> Dispatcher::Withdraw(JobId job) { return core_->Withdraw(job); }
 size_t Dispatcher::CancelTenant(TenantId tenant, Status why) {
   return core_->CancelTenant(tenant, why);
 }
@@ -76,6 +77,7 @@ void Dispatcher::Core::DeliverEnded() {
   struct Ended {
     JobListener* listener;
     JobId id;
+    Duration device_time;
     Status status;
     JobBuffers buffers;
     ProgramPtr program;  // let go outside the lock: it may be the last holder
@@ -91,6 +93,7 @@ void Dispatcher::Core::DeliverEnded() {
       Ended& ended = batch[count++];
       ended.listener = job.listener;
       ended.id = job.view.id;
+      ended.device_time = Duration(static_cast<int64_t>(job.served_ns));
       ended.status = std::move(job.end_status);
       if (job.lost == 0) {
         ended.buffers = std::move(job.context.buffers);
@@ -105,6 +108,7 @@ void Dispatcher::Core::DeliverEnded() {
     lock_.Unlock();
     for (uint32_t i = 0; i < count; ++i) {
       Ended& ended = batch[i];
+      ended.listener->OnDeviceTime(ended.id, ended.device_time);
       ended.listener->OnJobDone(ended.id, std::move(ended.status), std::move(ended.buffers));
     }
     // Whoever holds the lock now delivers the rest.
@@ -178,7 +182,7 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   const Times times = TimesOf(program, *profile);
   job.work_ns = times.work_ns;
   job.alone_ns = times.alone_ns;
-  job.issued_ns = 0;
+  job.issued_ns = job.served_ns = 0;
   job.guessed = times.guessed;
   JobView& view = job.view;
   view.tenant = spec.attributes.tenant;
@@ -192,6 +196,12 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   ++stats_.jobs_submitted;
   const uint32_t tenant = view.tenant.value();
   EnsureTenant(tenant);
+  job.payers = std::move(spec.payers);
+  job.paid_rows = 0;
+  for (const Payer& payer : job.payers) {
+    EnsureTenant(payer.tenant.value());
+    job.paid_rows += payer.rows;
+  }
   if (tenants_[tenant].jobs++ == 0) shares_.Join(tenant);
   if (shares_.on()) {
     tenants_[tenant].ready.ReserveEntries(tenants_[tenant].jobs);
@@ -217,6 +227,26 @@ void Dispatcher::Core::Cancel(JobId id, Status why) {
     Settle(*job);
   }
   Leave();
+}
+
+std::optional<JobBuffers> Dispatcher::Core::Withdraw(JobId id) {
+  std::optional<JobBuffers> buffers;
+  ProgramPtr program;  // let go outside the lock: it may be the last holder
+  Enter();
+  JobRecord* job = jobs_.Find(id);
+  if (job != nullptr && job->state == JobState::kWaiting && !job->dying) {
+    Unqueue(*job);
+    StopWaiting(*job);
+    timers_.Remove(job->slot);
+    buffers = std::move(job->context.buffers);
+    program = std::move(job->context.program);
+    ++stats_.jobs_withdrawn;
+    LeaveTenant(*job);
+    jobs_.Free(*job);
+    WakeWaiter();  // it may have been the one that was told of free memory
+  }
+  Leave();
+  return buffers;
 }
 
 size_t Dispatcher::Core::CancelTenant(TenantId tenant, const Status& why) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ struct DispatcherOptions {
 
 struct DispatcherStats {
   uint64_t jobs_submitted = 0, jobs_done = 0, jobs_failed = 0, jobs_cancelled = 0;
+  uint64_t jobs_withdrawn = 0;
   uint64_t launches = 0, blocks = 0, decisions = 0, preemptions = 0;
   uint64_t jobs_waiting_for_arena = 0;
   // Events of unknown or finished launches, repeated ones, and blocks beyond a launch's own.
@@ -87,7 +89,10 @@ class Dispatcher : public DeviceEventSink {
   // The job stops at its next boundary; its listener hears `why` (kCancelled if that is OK), or how
   // the job ended if it was faster. Unknown ids are ignored.
   void Cancel(JobId job, Status why);
-  // All jobs of the tenant, likewise; returns how many there were.
+  // Takes back a job that has launched nothing yet: its listener hears nothing, its buffers are
+  // returned. nullopt: it has begun, has ended, or never was.
+  std::optional<JobBuffers> Withdraw(JobId job);
+  // Cancels all jobs of the tenant; returns how many there were.
   size_t CancelTenant(TenantId tenant, Status why);
   // Orders the job by this deadline or priority instead of its own, wherever the policy then puts
   // it first. What it is charged to and when it is dropped for being late stay its own. Unknown ids

@@ -49,6 +49,12 @@ Status Dispatcher::Core::CheckSpec(const JobSpec& spec) const {
   if (const Status tenant = CheckTenant(spec.attributes.tenant); !tenant.ok()) {
     return error(tenant.message());
   }
+  for (const Payer& payer : spec.payers) {
+    if (const Status tenant = CheckTenant(payer.tenant); !tenant.ok()) {
+      return error(tenant.message());
+    }
+    if (payer.rows == 0) return error("a tenant pays for no rows");
+  }
   if (program.device_kind != info_.kind) {
     return error("compiled for device '" + program.device_kind + "', this one is '" + info_.kind +
                  "'");
@@ -273,9 +279,13 @@ void Dispatcher::Core::End(JobRecord& job, Status status) {
   }
   ended_last_ = job.slot;
   ++ended_;
+  LeaveTenant(job);
+  WakeWaiter();
+}
+
+void Dispatcher::Core::LeaveTenant(const JobRecord& job) {
   const uint32_t tenant = job.view.tenant.value();
   if (--tenants_[tenant].jobs == 0) shares_.Leave(tenant);
-  WakeWaiter();
 }
 
 // --- Events
@@ -377,9 +387,11 @@ void Dispatcher::Core::FinishBlocks(uint32_t slot, uint32_t blocks, Duration dev
   if (device_time.count() > 0) {
     job.profile->kernels[launch.kernel].Add(static_cast<double>(device_time.count()) / blocks);
     served_ns = static_cast<double>(device_time.count()) * kernel.share;
-    shares_.Charge(job.view.tenant.value(), served_ns - charged_ns);
+    Charge(job, served_ns - charged_ns);
   }
-  tenants_[job.view.tenant.value()].served_ns += served_ns;
+  job.served_ns += served_ns;
+  ForEachPayer(
+      job, [&](uint32_t tenant, double part) { tenants_[tenant].served_ns += part * served_ns; });
   if (launch.unit.valid()) job.last_unit = launch.unit.value();
   kernel.done += blocks;
   if (kernel.done == job.context.program->kernels[launch.kernel].grid) {

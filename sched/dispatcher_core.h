@@ -32,6 +32,7 @@ class Dispatcher::Core {
   // The way in and out; these take the lock and give it back.
   Result<JobId> Submit(JobSpec spec);
   void Cancel(JobId id, Status why);
+  std::optional<JobBuffers> Withdraw(JobId id);
   size_t CancelTenant(TenantId tenant, const Status& why);
   void Raise(JobId id, const Urgency& urgency);
   TimePoint Pump(TimePoint now);
@@ -100,6 +101,18 @@ class Dispatcher::Core {
   void StopWaiting(JobRecord& job);
   void UnqueueWithTenant(JobRecord& job);
   void EnsureTenant(uint32_t tenant);
+  void LeaveTenant(const JobRecord& job);
+  // Calls visit(tenant, part of the job) for everybody who pays for it.
+  template <typename Visit>
+  static void ForEachPayer(const JobRecord& job, Visit visit) {
+    if (job.payers.empty()) return visit(job.view.tenant.value(), 1.0);
+    for (const Payer& payer : job.payers) {
+      visit(payer.tenant.value(), static_cast<double>(payer.rows) / job.paid_rows);
+    }
+  }
+  void Charge(const JobRecord& job, double ns) {
+    ForEachPayer(job, [&](uint32_t tenant, double part) { shares_.Charge(tenant, part * ns); });
+  }
   Status CheckTenant(TenantId tenant) const;
   bool Start(JobRecord& job);
   void WakeWaiter();

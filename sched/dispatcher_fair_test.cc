@@ -215,5 +215,31 @@ TEST(DispatcherFairTest, WeightsAndTenantsThatAreNoneAreRefused) {
   bed.CheckAtRest();
 }
 
+TEST(DispatcherFairTest, AJobOfSeveralTenantsIsChargedByRows) {
+  for (const bool unit_addressed : {true, false}) {
+    TestBed bed(Device(unit_addressed, 1, "fair(fifo, 100)"));
+    JobSpec spec = bed.Spec(Chain("batch", 4, 2, 50 * kUs));
+    spec.attributes.tenant = TenantId(1);
+    spec.payers = {{TenantId(1), 1}, {TenantId(2), 3}};
+    ASSERT_TRUE(bed.Submit(std::move(spec)).valid());
+    bed.Run();
+    const double first = Seconds(bed.dispatcher, 1), second = Seconds(bed.dispatcher, 2);
+    EXPECT_GT(first, 0);
+    EXPECT_NEAR(second / first, 3, 1e-6);
+    EXPECT_EQ(bed.dispatcher.tenant_stats(TenantId(2)).jobs, 0u);
+    EXPECT_LT(bed.dispatcher.tenant_stats(TenantId(2)).deficit, Duration{0}) << "it owes";
+    bed.CheckAtRest();
+  }
+}
+
+TEST(DispatcherFairTest, PayersThatDoNotExistOrPayForNothingAreRefused) {
+  TestBed bed(Device(true, 1, "fifo"));
+  JobSpec spec = bed.Spec(Chain("batch", 1, 1, kUs));
+  spec.payers = {{TenantId(1u << 30), 1}};
+  EXPECT_EQ(bed.dispatcher.Submit(spec).status().code(), StatusCode::kInvalidArgument);
+  spec.payers = {{TenantId(1), 0}};
+  EXPECT_EQ(bed.dispatcher.Submit(spec).status().code(), StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace plexus

@@ -355,7 +355,7 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
     packed_->Add(slot, job.context.program->kernels[kernel].resources, blocks);
   }
   record.block_ns = BlockNs(job, kernel) * k.share;
-  shares_.Charge(job.view.tenant.value(), blocks * record.block_ns);
+  Charge(job, blocks * record.block_ns);
   job.issued_ns += blocks * double{k.block_ns} / k.width;
   job.view.last_turn = next_turn_++;
   if (job.in_flight++ == 0) ++running_jobs_;

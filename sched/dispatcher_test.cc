@@ -550,5 +550,56 @@ TEST(DispatcherTest, AListenerMaySubmitTheNextJob) {
   EXPECT_EQ(relay.done, 50);
 }
 
+// --- Withdraw
+
+TEST(DispatcherTest, AJobThatHasNotBegunIsTakenBackAndItsListenerHearsNothing) {
+  TestBed bed(Cpu(1));
+  const JobId first = bed.Submit(Chain("a", 2, 1, 100 * kUs));
+  bed.Submit(Chain("next", 2, 1, 100 * kUs));  // waits at the core itself
+  auto program = std::make_shared<Program>(*Chain("b", 2, 1, 10 * kUs));
+  program->inputs.resize(1);
+  JobSpec spec = bed.Spec(program);
+  spec.buffers.inputs.push_back(Tensor::Scalar(7));
+  const JobId second = bed.Submit(std::move(spec));
+  const std::optional<JobBuffers> buffers = bed.dispatcher.Withdraw(second);
+  ASSERT_TRUE(buffers.has_value());
+  EXPECT_EQ(buffers->inputs.at(0).data<float>()[0], 7);
+  EXPECT_FALSE(bed.dispatcher.Withdraw(second).has_value()) << "it is gone";
+  EXPECT_FALSE(bed.dispatcher.Withdraw(first).has_value()) << "it has begun";
+  EXPECT_FALSE(bed.dispatcher.Withdraw(JobId()).has_value());
+  bed.Run();
+  EXPECT_TRUE(bed.Ended(first));
+  EXPECT_FALSE(bed.Ended(second));
+  EXPECT_EQ(bed.dispatcher.stats().jobs_withdrawn, 1u);
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, WhoWaitsForMemoryCanBeTakenBackAndTheNextGetsIt) {
+  TestBed::Options options = Cpu(1);
+  options.device.arena_budget_bytes = 100;
+  TestBed bed(options);
+  const JobId holder = bed.Submit(Chain("a", 1, 1, 10 * kUs, 100));
+  const JobId waiter = bed.Submit(Chain("b", 1, 1, 10 * kUs, 100));
+  const JobId next = bed.Submit(Chain("c", 1, 1, 10 * kUs, 100));
+  EXPECT_TRUE(bed.dispatcher.Withdraw(waiter).has_value());
+  bed.Run();
+  EXPECT_TRUE(bed.Ended(holder) && bed.Ended(next));
+  bed.CheckAtRest();
+}
+
+TEST(DispatcherTest, ListenersHearTheDeviceTimeOfTheirJobFirst) {
+  struct Timed : JobListener {
+    void OnDeviceTime(JobId, Duration busy) override { time = busy; }
+    void OnJobDone(JobId, Status, JobBuffers) override { time_when_done = time; }
+    Duration time{0}, time_when_done{0};
+  } timed;
+  TestBed bed(Cpu(2));
+  JobSpec spec = bed.Spec(Chain("a", 3, 2, 10 * kUs));
+  spec.listener = &timed;
+  ASSERT_TRUE(bed.dispatcher.Submit(std::move(spec)).ok());
+  bed.Run();
+  EXPECT_EQ(timed.time_when_done, 60 * kUs);
+}
+
 }  // namespace
 }  // namespace plexus

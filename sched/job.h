@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/ids.h"
@@ -27,6 +28,7 @@ struct RequestAttributes {
   size_t memory_bytes = 0;              // for its values outside arenas; 0: the runtime's default
   Duration service_time{0};             // whole request, as ExpectedTime counts; 0: this job's own
   Duration remaining_path{0};           // expected after this job, as ExpectedTime counts
+  bool may_batch = true;                // with rows of other requests
   bool traced = true;                   // recorded while a trace is taken (TraceRecorder::Samples)
   bool use_cache = true;                // finished results may answer it, and it may leave its own
   // Ids of tenants that are not heard of for long are given away: unlike those who had this one
@@ -47,6 +49,15 @@ class JobListener {
   virtual ~JobListener() = default;
   // `buffers` come back to the listener, outputs filled when `status` is OK.
   virtual void OnJobDone(JobId job, Status status, JobBuffers buffers) = 0;
+  // Just before, by the same thread: the device time of the job's finished blocks, as
+  // TenantStats::time counts it.
+  virtual void OnDeviceTime(JobId, Duration) {}
+};
+
+// One of those that a job of several requests is charged to.
+struct Payer {
+  TenantId tenant;
+  uint32_t rows = 1;  // of the job's that are its own; > 0
 };
 
 struct JobSpec {
@@ -55,6 +66,9 @@ struct JobSpec {
   RequestAttributes attributes;
   uint32_t rows = 1;                // batch rows; profiles are learned per (program, kernel, rows)
   JobListener* listener = nullptr;  // outlives the job
+  // Whose device time the job's is, in parts as they have rows; empty: all of it is that of the
+  // attributes' tenant, whose turn it takes in any case.
+  std::vector<Payer> payers;
 };
 
 // The dispatcher's summary of one job, all that a policy may look at. Times are as

@@ -61,6 +61,9 @@ struct JobRecord {
   uint32_t last_unit = ~0u;  // where blocks of it finished last
   TimePoint submitted_at{};
   TimePoint first_launch{};  // TimePoint{}: none yet
+  double served_ns = 0;      // device time of finished blocks, as TenantStats counts it
+  std::vector<Payer> payers;
+  double paid_rows = 0;      // of all payers
   RequestId request;         // for traces
   uint32_t trace_names = 0;  // TraceRecorder's id of the program's name; its kernels' follow
   bool traced = false;       // recorded while a trace is taken

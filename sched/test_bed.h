@@ -145,8 +145,8 @@ class TestBed : public JobListener {
     EXPECT_EQ(s.ready, 0u);
     EXPECT_EQ(s.running, 0u);
     EXPECT_EQ(s.jobs_waiting_for_arena, 0u);
-    EXPECT_EQ(s.jobs_submitted, s.jobs_done + s.jobs_failed + s.jobs_cancelled);
-    EXPECT_EQ(s.jobs_submitted, ended.size());
+    EXPECT_EQ(s.jobs_submitted, s.jobs_done + s.jobs_failed + s.jobs_cancelled + s.jobs_withdrawn);
+    EXPECT_EQ(s.jobs_submitted - s.jobs_withdrawn, ended.size());
     EXPECT_EQ(device.arena_bytes(), 0u);
   }
 

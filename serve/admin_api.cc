@@ -174,6 +174,7 @@ HttpResponse AdminApi::Stats() const {
                 {"jobs_done", d.jobs_done},
                 {"jobs_failed", d.jobs_failed},
                 {"jobs_cancelled", d.jobs_cancelled},
+                {"jobs_withdrawn", d.jobs_withdrawn},
                 {"launches", d.launches},
                 {"blocks", d.blocks},
                 {"decisions", d.decisions},
@@ -198,6 +199,8 @@ HttpResponse AdminApi::Stats() const {
                 {"joined", sharing.joined},
                 {"raised", sharing.raised},
                 {"paths", sharing.paths}});
+  json.Key("batching");
+  Counts(json, {{"batches", sharing.batches}, {"rows", sharing.batched_rows}});
   const ResultCache::Stats results = runtime_.result_cache_stats();
   json.Key("result_cache");
   Counts(json, {{"max_bytes", results.max_bytes},

@@ -65,6 +65,7 @@ Result<ModelConfig> ParseModelConfig(std::string_view yaml, const std::string& f
       map.Fail("key 'request_memory_bytes': expected a positive number of bytes");
     }
     config.request_memory_bytes = static_cast<size_t>(memory);
+    config.batching = map.Bool("batching", true);
     if (map.Has("trace_sample")) {
       const int64_t sample = map.Int("trace_sample");
       if (sample < 0 || sample > kMaxTraceSample) {

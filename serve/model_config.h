@@ -24,6 +24,9 @@ struct ModelConfig {
   // What one request may hold in values outside arenas; 0: the server's default.
   size_t request_memory_bytes = 0;
 
+  // Whether its requests may run as rows of a batch with others.
+  bool batching = true;
+
   // While a trace is taken: one request in so many is recorded, 0 none; absent: the trace's rate.
   std::optional<uint32_t> trace_sample;
 

@@ -417,6 +417,7 @@ std::shared_ptr<CancelToken> V2Api::Infer(ServablePtr servable, HttpRequest requ
   attributes.tenant = *tenant;
   attributes.arrival = request.received;
   attributes.memory_bytes = servable->config.request_memory_bytes;
+  attributes.may_batch = servable->config.batching;
   const std::optional<uint32_t> sample = servable->config.trace_sample;
   attributes.traced = sample ? TraceRecorder::Samples(attributes.request.value(), *sample)
                              : runtime_.trace().Samples(attributes.request.value());

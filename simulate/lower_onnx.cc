@@ -33,8 +33,9 @@ Result<std::vector<KnownInput>> Inputs(const Graph& graph, std::map<std::string,
   return inputs;
 }
 
-Result<ProgramPtr> Lower(const std::filesystem::path& file,
-                         const std::map<std::string, Shape>& shapes, const SimGpuOptions& device) {
+Result<std::vector<ProgramPtr>> Lower(const std::filesystem::path& file,
+                                      const std::map<std::string, Shape>& shapes,
+                                      const SimGpuOptions& device, uint32_t max_rows) {
   const ReferenceEvaluator& evaluator = ReferenceEvaluator::Get();
   PLEXUS_ASSIGN_OR_RETURN(const GraphPtr imported, ImportOnnxFile(file));
   Graph graph = *imported;
@@ -42,13 +43,22 @@ Result<ProgramPtr> Lower(const std::filesystem::path& file,
   PLEXUS_RETURN_IF_ERROR(OptimizeWeights(graph));
   PLEXUS_RETURN_IF_ERROR(MarkFusionGroups(graph));
   PLEXUS_ASSIGN_OR_RETURN(const std::vector<KnownInput> inputs, Inputs(graph, shapes));
-  PLEXUS_ASSIGN_OR_RETURN(Graph region, Specialize(graph, inputs, evaluator));
-  PLEXUS_RETURN_IF_ERROR(FoldConstants(region, evaluator));
-  PLEXUS_RETURN_IF_ERROR(Optimize(region));
   SimCompilerOptions options;
   options.gpu = device;
   PLEXUS_ASSIGN_OR_RETURN(const std::unique_ptr<Compiler> compiler, MakeSimCompiler(options));
-  return compiler->Compile(region, {Precision::kFloat32, file.stem().string()});
+  std::vector<ProgramPtr> programs;
+  for (uint32_t rows = 1; rows <= max_rows; rows *= 2) {
+    Result<Graph> special = rows == 1 ? Specialize(graph, inputs, evaluator)
+                                      : SpecializeRows(graph, inputs, rows, evaluator);
+    if (rows > 1 && special.status().code() == StatusCode::kFailedPrecondition) break;
+    PLEXUS_ASSIGN_OR_RETURN(Graph region, std::move(special));
+    PLEXUS_RETURN_IF_ERROR(FoldConstants(region, evaluator));
+    PLEXUS_RETURN_IF_ERROR(Optimize(region));
+    PLEXUS_ASSIGN_OR_RETURN(ProgramPtr program,
+                            compiler->Compile(region, {Precision::kFloat32, file.stem().string()}));
+    programs.push_back(std::move(program));
+  }
+  return programs;
 }
 
 }  // namespace
@@ -56,9 +66,17 @@ Result<ProgramPtr> Lower(const std::filesystem::path& file,
 Result<ProgramPtr> LowerOnnx(const std::filesystem::path& file,
                              const std::map<std::string, Shape>& shapes,
                              const SimGpuOptions& device) {
-  Result<ProgramPtr> program = Lower(file, shapes, device);
-  if (!program.ok()) return program.status().WithContext(file.string());
-  return program;
+  PLEXUS_ASSIGN_OR_RETURN(const std::vector<ProgramPtr> programs,
+                          LowerOnnxRows(file, shapes, device, 1));
+  return programs[0];
+}
+
+Result<std::vector<ProgramPtr>> LowerOnnxRows(const std::filesystem::path& file,
+                                              const std::map<std::string, Shape>& shapes,
+                                              const SimGpuOptions& device, uint32_t max_rows) {
+  Result<std::vector<ProgramPtr>> programs = Lower(file, shapes, device, max_rows);
+  if (!programs.ok()) return programs.status().WithContext(file.string());
+  return programs;
 }
 
 }  // namespace plexus

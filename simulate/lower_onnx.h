@@ -16,5 +16,10 @@ namespace plexus {
 Result<ProgramPtr> LowerOnnx(const std::filesystem::path& file,
                              const std::map<std::string, Shape>& shapes,
                              const SimGpuOptions& device);
+// Programs for 1, 2, 4, ... rows, up to `max_rows`, each row by itself; only the first where rows
+// are not independent.
+Result<std::vector<ProgramPtr>> LowerOnnxRows(const std::filesystem::path& file,
+                                              const std::map<std::string, Shape>& shapes,
+                                              const SimGpuOptions& device, uint32_t max_rows);
 
 }  // namespace plexus

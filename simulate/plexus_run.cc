@@ -4,6 +4,7 @@
 
 #include "sched/dispatcher.h"
 #include "simulate/host.h"
+#include "simulate/segments.h"
 
 namespace plexus {
 namespace {
@@ -53,6 +54,14 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     }
     dispatcher_ = std::make_unique<Dispatcher>(*this, std::move(policy), clock_, &profiles_,
                                                nullptr, dispatcher);
+    if (workload_.system.batching == "none" || workload_.segments.empty()) return OkStatus();
+    SegmentHooks hooks;
+    hooks.done = [this](uint32_t index) { FinishJob(index); };
+    hooks.submitting = [this](uint32_t index) { submitting_ = index; };
+    hooks.submitted = [this](JobId id, uint32_t index) { Remember(id, index); };
+    hooks.wake_at = [this](uint32_t segment, TimePoint at) { IssueAt(kWake | segment, at); };
+    hooks.fail = [this](Status status) { Fail(std::move(status)); };
+    segments_ = std::make_unique<Segments>(workload_, *dispatcher_, clock_, std::move(hooks));
     return OkStatus();
   }
   SimGpu& gpu() override { return *gpu_; }
@@ -72,6 +81,9 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     spec.attributes.arrival = std::max(job(index).arrival, TimePoint(Duration(1)));
     if (model.deadline.count() > 0) spec.attributes.deadline = job(index).arrival + model.deadline;
     spec.attributes.priority = model.priority;
+    if (segments_ != nullptr && !model.path.empty()) {
+      return segments_->Start(index, job(index).model, spec.attributes);
+    }
     submitting_ = index;
     const Result<JobId> id = dispatcher_->Submit(std::move(spec));
     if (!id.ok()) return Fail(id.status());
@@ -92,6 +104,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     dispatcher_->OnEvent(report);
   }
   void OnCall(Call slot) override {
+    if ((slot & kWake) != 0) return segments_->Wake(static_cast<uint32_t>(slot));
     if (Status status = gpu_->Launch(launches_[slot].gpu); !status.ok()) Fail(std::move(status));
   }
 
@@ -128,6 +141,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
   }
 
  private:
+  static constexpr Call kWake = Call{1} << 32;  // of a segment's queue
   struct InFlight {
     LaunchId id;
     SimGpuLaunch gpu;
@@ -150,6 +164,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
   std::vector<ProgramPtr> programs_;  // by model
   ProfileStore profiles_;
   std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<Segments> segments_;  // null: every request is one job
   std::deque<SimGpuEvent> reports_;
   std::vector<InFlight> launches_;                 // by launch slot
   std::vector<std::pair<JobId, uint32_t>> index_;  // by job slot

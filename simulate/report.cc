@@ -53,6 +53,9 @@ void WriteStatistics(const JobStatistics& s, JsonWriter& json) {
     json.Key("max_ms").Double(s.max_ms);
     json.Key("mean_slowdown").Double(s.mean_slowdown);
     json.Key("p99_slowdown").Double(s.p99_slowdown);
+    if (s.due > 0) {
+      json.Key("attainment").Double(static_cast<double>(s.in_time) / static_cast<double>(s.due));
+    }
   }
   json.EndObject();
 }
@@ -105,6 +108,7 @@ Report MakeReport(const Workload& workload, const SimulationResult& result) {
     }
     demand.push_back(ns);
   }
+  std::vector<size_t> due(num_models + 1), in_time(num_models + 1);
   double used_ns = 0;
   TimePoint first = TimePoint::max(), last{};
   for (const JobOutcome& job : result.jobs) {
@@ -113,6 +117,10 @@ Report MakeReport(const Workload& workload, const SimulationResult& result) {
     for (const size_t row : {size_t{job.model}, num_models}) {
       ms[row].push_back(time);
       slowdown[row].push_back(alone > 0 ? time / alone : 0);
+      const Duration deadline = workload.models[job.model].deadline;
+      if (deadline == Duration{0}) continue;
+      ++due[row];
+      in_time[row] += job.done - job.arrival <= deadline ? 1 : 0;
     }
     used_ns += demand[job.model];
     first = std::min(first, job.arrival);
@@ -123,6 +131,12 @@ Report MakeReport(const Workload& workload, const SimulationResult& result) {
   for (size_t m = 0; m < num_models; ++m) {
     report.models.push_back(
         Statistics(workload.models[m].name, std::move(ms[m]), std::move(slowdown[m])));
+  }
+  report.all.due = due[num_models];
+  report.all.in_time = in_time[num_models];
+  for (size_t m = 0; m < num_models; ++m) {
+    report.models[m].due = due[m];
+    report.models[m].in_time = in_time[m];
   }
   if (result.jobs.empty()) return report;
   const double jobs = static_cast<double>(result.jobs.size());

@@ -15,6 +15,7 @@ struct JobStatistics {
   size_t jobs = 0;
   double mean_ms = 0, p50_ms = 0, p90_ms = 0, p99_ms = 0, max_ms = 0;
   double mean_slowdown = 0, p99_slowdown = 0;
+  size_t due = 0, in_time = 0;  // jobs with a deadline, and those of them that met it
 };
 
 struct Report {
@@ -25,7 +26,8 @@ struct Report {
   double offered_per_s = 0;           // jobs / (last - first arrival); 0 if all came at once
   // Share of the device's room for blocks that ran blocks, over the makespan: a block counts as one
   // over the number of its kind that the device holds. Kinds that need different resources fit
-  // beside each other, so it may exceed 1.
+  // beside each other, so it may exceed 1, and so may batches: they count as their rows by
+  // themselves.
   double utilisation = 0;
   uint64_t launches = 0, blocks = 0;
 };

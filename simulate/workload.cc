@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "device/packing.h"
+#include "sched/batching.h"
 #include "sched/policy.h"
 #include "simulate/system.h"
 
@@ -24,17 +25,13 @@ std::string Joined(const std::vector<std::string>& names) {
 
 bool Positive(double value) { return std::isfinite(value) && value > 0; }
 
-Status CheckModel(const Workload& workload, const SimModel& model) {
-  const auto error = [&](const std::string& what) {
-    return InvalidArgumentError("model '" + model.name + "': " + what);
+Status CheckProgram(const Workload& workload, const Program& program, const std::string& what) {
+  const auto error = [&](const std::string& why) {
+    return InvalidArgumentError(what + ": " + why);
   };
-  if (!Positive(model.share)) return error("share must be greater than 0");
-  if (model.tenant >= workload.tenants.size()) return error("unknown tenant");
-  if (model.deadline < Duration{0}) return error("deadline must not be negative");
-  if (model.program == nullptr || model.program->kernels.empty()) return error("no kernels");
-  if (model.program->kernels.size() > kMaxKernels) return error("too many kernels");
-  PLEXUS_RETURN_IF_ERROR(ValidateProgram(*model.program).WithContext("model '" + model.name + "'"));
-  for (const Kernel& kernel : model.program->kernels) {
+  if (program.kernels.size() > kMaxKernels) return error("too many kernels");
+  PLEXUS_RETURN_IF_ERROR(ValidateProgram(program).WithContext(what));
+  for (const Kernel& kernel : program.kernels) {
     const std::string why =
         WhyNeverFits(workload.device.sm, FootprintOf(workload.device.sm, kernel.resources));
     if (!why.empty()) {
@@ -46,6 +43,20 @@ Status CheckModel(const Workload& workload, const SimModel& model) {
     }
   }
   return OkStatus();
+}
+
+Status CheckModel(const Workload& workload, const SimModel& model) {
+  const auto error = [&](const std::string& what) {
+    return InvalidArgumentError("model '" + model.name + "': " + what);
+  };
+  if (!Positive(model.share)) return error("share must be greater than 0");
+  if (model.tenant >= workload.tenants.size()) return error("unknown tenant");
+  if (model.deadline < Duration{0}) return error("deadline must not be negative");
+  if (model.program == nullptr || model.program->kernels.empty()) return error("no kernels");
+  for (const uint32_t segment : model.path) {
+    if (segment >= workload.segments.size()) return error("unknown segment in its path");
+  }
+  return CheckProgram(workload, *model.program, "model '" + model.name + "'");
 }
 
 Status CheckArrivals(const Workload& workload) {
@@ -83,6 +94,11 @@ Status CheckSystem(const SystemOptions& system) {
                                 "' for system 'bounded'; known: srpt, edf");
   }
   if (system.name == "plexus") PLEXUS_RETURN_IF_ERROR(MakePolicy(system.policy).status());
+  PLEXUS_RETURN_IF_ERROR(MakeBatchPolicy(system.batching).status());
+  if (system.max_batch < 1 || system.max_batch > BatchCurve::kMostRows) {
+    return InvalidArgumentError("max_batch must be between 1 and " +
+                                std::to_string(BatchCurve::kMostRows));
+  }
   for (const Duration cost : {system.host.launch, system.host.notification, system.host.arrival}) {
     if (cost < Duration{0} || cost > kMaxTime) {
       return InvalidArgumentError("host costs must be between 0 and an hour");
@@ -124,6 +140,16 @@ Status CheckWorkload(const Workload& workload) {
     }
   }
   if (workload.models.empty()) return InvalidArgumentError("a workload needs at least one model");
+  for (const SimSegment& segment : workload.segments) {
+    const std::string what = "segment '" + segment.name + "'";
+    if (segment.programs.empty()) return InvalidArgumentError(what + ": no kernels");
+    for (const ProgramPtr& program : segment.programs) {
+      if (program == nullptr || program->kernels.empty()) {
+        return InvalidArgumentError(what + ": no kernels");
+      }
+      PLEXUS_RETURN_IF_ERROR(CheckProgram(workload, *program, what));
+    }
+  }
   names.clear();
   for (const SimModel& model : workload.models) {
     PLEXUS_RETURN_IF_ERROR(CheckModel(workload, model));
@@ -169,6 +195,46 @@ ProgramPtr InOrderProgram(const Program& program) {
   return chain;
 }
 
+ProgramPtr ConcatPrograms(const std::string& name, const std::vector<ProgramPtr>& programs) {
+  auto all = std::make_shared<Program>();
+  all->name = name;
+  all->device_kind = "sim";
+  ContentHasher hasher;
+  hasher.UpdateString(name);
+  std::vector<uint32_t> last;  // kernels that nothing of the part before waits for
+  for (const ProgramPtr& part : programs) {
+    const auto first = static_cast<uint32_t>(all->kernels.size());
+    std::vector<uint32_t> ends, begins;
+    for (Kernel kernel : part->kernels) {
+      const auto at = static_cast<uint32_t>(all->kernels.size());
+      if (kernel.dependencies == 0) begins.push_back(at);
+      if (kernel.successors.empty()) ends.push_back(at);
+      for (KernelId& next : kernel.successors) next = KernelId(next.value() + first);
+      all->kernels.push_back(std::move(kernel));
+    }
+    for (const uint32_t before : last) {
+      for (const uint32_t after : begins)
+        all->kernels[before].successors.push_back(KernelId(after));
+    }
+    for (const uint32_t after : begins) {
+      all->kernels[after].dependencies = static_cast<uint32_t>(last.size());
+    }
+    last = std::move(ends);
+  }
+  all->signature = hasher.Finish();
+  return all;
+}
+
+ProgramPtr RowsProgram(const Program& program, uint32_t rows) {
+  auto several = std::make_shared<Program>(program);
+  several->name += " x" + std::to_string(rows);
+  ContentHasher hasher;
+  hasher.UpdateString(several->name);
+  several->signature = hasher.Finish();
+  for (Kernel& kernel : several->kernels) kernel.grid *= rows;
+  return several;
+}
+
 ProgramPtr ScaledProgram(const Program& program, double factor) {
   auto scaled = std::make_shared<Program>(program);
   for (Kernel& kernel : scaled->kernels) {
@@ -200,17 +266,23 @@ Result<Duration> AloneTime(const SimGpuOptions& device, const Program& program) 
   return clock.Now() - TimePoint{};
 }
 
-Result<ProgramPtr> ScaleToServiceTime(const SimGpuOptions& device, const ProgramPtr& program,
-                                      Duration target) {
+Result<double> ServiceTimeFactor(const SimGpuOptions& device, const Program& program,
+                                 Duration target) {
   // What does not scale (launch, gaps, completion) is what is left with next to no block time.
-  PLEXUS_ASSIGN_OR_RETURN(const Duration fixed, AloneTime(device, *ScaledProgram(*program, 0)));
-  PLEXUS_ASSIGN_OR_RETURN(const Duration whole, AloneTime(device, *program));
+  PLEXUS_ASSIGN_OR_RETURN(const Duration fixed, AloneTime(device, *ScaledProgram(program, 0)));
+  PLEXUS_ASSIGN_OR_RETURN(const Duration whole, AloneTime(device, program));
   if (target <= fixed || whole <= fixed) {
-    return InvalidArgumentError("program " + program->name + ": its launches alone take " +
+    return InvalidArgumentError("program " + program.name + ": its launches alone take " +
                                 std::to_string(fixed.count() / 1000) + " us");
   }
-  return ScaledProgram(*program, static_cast<double>((target - fixed).count()) /
-                                     static_cast<double>((whole - fixed).count()));
+  return static_cast<double>((target - fixed).count()) /
+         static_cast<double>((whole - fixed).count());
+}
+
+Result<ProgramPtr> ScaleToServiceTime(const SimGpuOptions& device, const ProgramPtr& program,
+                                      Duration target) {
+  PLEXUS_ASSIGN_OR_RETURN(const double factor, ServiceTimeFactor(device, *program, target));
+  return ScaledProgram(*program, factor);
 }
 
 Status Prepare(Workload* workload) {

@@ -15,15 +15,22 @@
 
 namespace plexus {
 
+// A piece that models are made of. Requests of all models whose path leads through it meet there.
+struct SimSegment {
+  std::string name;
+  std::vector<ProgramPtr> programs;  // device_kind "sim"; of 1, 2, 4, ... rows
+};
+
 // One kind of job.
 struct SimModel {
   std::string name;
   double share = 1;  // of the arrivals, relative to the others; > 0
   ProgramPtr
       program;  // device_kind "sim"; its kernels run in their order where a system has streams
-  uint32_t tenant = 0;     // index into Workload::tenants
-  Duration deadline{0};    // after the arrival; 0: none
-  uint32_t priority = 0;   // as RequestAttributes
+  std::vector<uint32_t> path;  // indices into Workload::segments; `program` is them in a row
+  uint32_t tenant = 0;         // index into Workload::tenants
+  Duration deadline{0};        // after the arrival; 0: none
+  uint32_t priority = 0;       // as RequestAttributes
   Duration alone_time{0};  // from launch to end on the empty device, host costs aside; see Prepare
 };
 
@@ -65,11 +72,16 @@ struct SystemOptions {
   // plexus: a job's kernels one after the other, as they are on a stream, instead of branches of
   // its graph side by side.
   bool in_order = false;
+  // plexus: how rows of models with paths become batches in each segment (MakeBatchPolicy). Under
+  // "none" such a model is one job like any other.
+  std::string batching = "none";
+  uint32_t max_batch = 16;
 };
 
 struct Workload {
   std::string name;
   SimGpuOptions device;
+  std::vector<SimSegment> segments;
   std::vector<SimModel> models;
   std::vector<SimTenant> tenants{{"default", 1}};
   Arrivals arrivals;
@@ -114,6 +126,10 @@ struct SimKernel {
 ProgramPtr ChainProgram(const std::string& name, const std::vector<SimKernel>& kernels);
 // The same kernels, each after the one before it.
 ProgramPtr InOrderProgram(const Program& program);
+// All kernels of one program, then all of the next.
+ProgramPtr ConcatPrograms(const std::string& name, const std::vector<ProgramPtr>& programs);
+// `rows` times the blocks: rows that have nothing in common but the launch.
+ProgramPtr RowsProgram(const Program& program, uint32_t rows);
 // The same program with all block times multiplied, rounded to at least 1 ns.
 ProgramPtr ScaledProgram(const Program& program, double factor);
 // How long one job takes on the empty device, its kernels on one stream, without host costs.
@@ -122,6 +138,9 @@ Result<Duration> AloneTime(const SimGpuOptions& device, const Program& program);
 // gaps alone take longer.
 Result<ProgramPtr> ScaleToServiceTime(const SimGpuOptions& device, const ProgramPtr& program,
                                       Duration target);
+// The factor that ScaleToServiceTime scales by.
+Result<double> ServiceTimeFactor(const SimGpuOptions& device, const Program& program,
+                                 Duration target);
 
 // The frozen workloads that `plexus simulate --preset` and the experiments run.
 std::vector<std::string> WorkloadPresetNames();

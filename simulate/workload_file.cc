@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "device/packing.h"
+#include "sched/batching.h"
 #include "simulate/lower_onnx.h"
 #include "simulate/presets.h"
 #include "simulate/workload.h"
@@ -33,6 +34,7 @@ class FileReader {
         map.String("policy", workload_.system.name == "bounded" ? "srpt" : workload_.system.policy);
     if (map.Has("scheduler")) PLEXUS_RETURN_IF_ERROR(ReadScheduler(map.Child("scheduler")));
     if (map.Has("tenants")) PLEXUS_RETURN_IF_ERROR(ReadTenants(map.Child("tenants")));
+    if (map.Has("segments")) PLEXUS_RETURN_IF_ERROR(ReadSegments(map.Child("segments")));
     const YAML::Node models = map.Child("models");
     if (!models.IsSequence() || models.size() == 0) map.Fail("models", "expected a list of models");
     for (const YAML::Node& model : models) PLEXUS_RETURN_IF_ERROR(ReadModel(model));
@@ -101,6 +103,8 @@ class FileReader {
     s.quantum = Microseconds(map, "quantum_us", s.quantum);
     s.in_flight_bound = Microseconds(map, "in_flight_bound_us", s.in_flight_bound);
     s.in_order = map.Bool("in_order", s.in_order);
+    s.batching = map.String("batching", s.batching);
+    s.max_batch = Count(map, "max_batch", s.max_batch);
     return map.Finish();
   }
 
@@ -139,50 +143,103 @@ class FileReader {
         map.Fail("tenant", "no tenant '" + tenant + "' in the list of tenants");
       }
     }
+    if (map.Has("path")) {
+      ReadPath(map, &model);
+      workload_.models.push_back(std::move(model));
+      return map.Finish();
+    }
+    PLEXUS_ASSIGN_OR_RETURN(const std::vector<ProgramPtr> programs, ReadWork(map, model.name, 1));
+    model.program = programs[0];
+    workload_.models.push_back(std::move(model));
+    return map.Finish();
+  }
+
+  Status ReadSegments(const YAML::Node& node) {
+    if (!node.IsSequence() || node.size() == 0) {
+      return InvalidArgumentError(where_ + ": key 'segments': expected a list of segments");
+    }
+    for (const YAML::Node& entry : node) {
+      YamlMap map(entry, where_ + ": segment");
+      SimSegment segment;
+      segment.name = map.String("name");
+      for (const SimSegment& other : workload_.segments) {
+        if (other.name == segment.name) map.Fail("name", "'" + segment.name + "' is there twice");
+      }
+      PLEXUS_ASSIGN_OR_RETURN(segment.programs, ReadWork(map, segment.name, BatchCurve::kMostRows));
+      PLEXUS_RETURN_IF_ERROR(map.Finish());
+      workload_.segments.push_back(std::move(segment));
+    }
+    return OkStatus();
+  }
+
+  void ReadPath(YamlMap& map, SimModel* model) {
+    std::vector<ProgramPtr> programs;
+    for (const std::string& name : map.Strings("path")) {
+      uint32_t s = 0;
+      while (s < workload_.segments.size() && workload_.segments[s].name != name) ++s;
+      if (s == workload_.segments.size()) {
+        return map.Fail("path", "no segment '" + name + "' in the list of segments");
+      }
+      model->path.push_back(s);
+      programs.push_back(workload_.segments[s].programs[0]);
+    }
+    if (programs.empty()) return map.Fail("path", "expected a list of segments");
+    model->program = ConcatPrograms(model->name, programs);
+  }
+
+  // What a model or a segment runs, for 1, 2, 4, ... rows.
+  Result<std::vector<ProgramPtr>> ReadWork(YamlMap& map, const std::string& name,
+                                           uint32_t max_rows) {
     const Duration service_time = Milliseconds(map, "service_time_ms", Duration{0});
     if (map.Has("onnx") == map.Has("kernels")) {
       map.Fail("needs one of 'onnx' and 'kernels'");
       return map.Finish();
     }
+    std::vector<ProgramPtr> programs;
     if (map.Has("kernels")) {
-      PLEXUS_RETURN_IF_ERROR(ReadKernels(map.Child("kernels"), &model));
+      PLEXUS_ASSIGN_OR_RETURN(const ProgramPtr one, ReadKernels(map.Child("kernels"), name));
+      uint64_t largest = 1;
+      for (const Kernel& kernel : one->kernels) largest = std::max<uint64_t>(largest, kernel.grid);
+      for (uint32_t rows = 1; rows <= max_rows && largest * rows < UINT32_MAX; rows *= 2) {
+        programs.push_back(rows == 1 ? one : RowsProgram(*one, rows));
+      }
     } else {
-      PLEXUS_RETURN_IF_ERROR(ReadOnnx(map, &model));
+      PLEXUS_ASSIGN_OR_RETURN(programs, ReadOnnx(map, name, max_rows));
     }
     if (service_time.count() > 0) {
-      Result<ProgramPtr> scaled = ScaleToServiceTime(workload_.device, model.program, service_time);
-      if (!scaled.ok()) map.Fail("service_time_ms", scaled.status().message());
-      if (scaled.ok()) model.program = *scaled;
+      const Result<double> factor = ServiceTimeFactor(workload_.device, *programs[0], service_time);
+      if (!factor.ok()) map.Fail("service_time_ms", factor.status().message());
+      if (factor.ok()) {
+        for (ProgramPtr& program : programs) program = ScaledProgram(*program, *factor);
+      }
     }
-    workload_.models.push_back(std::move(model));
-    return map.Finish();
+    return programs;
   }
 
-  Status ReadOnnx(YamlMap& map, SimModel* model) {
+  Result<std::vector<ProgramPtr>> ReadOnnx(YamlMap& map, const std::string& name,
+                                           uint32_t max_rows) {
     const std::string file = map.String("onnx");
     std::map<std::string, Shape> shapes;
     if (map.Has("shapes")) {
       const YAML::Node node = map.Child("shapes");
-      YamlMap named(node, map.where() + " '" + model->name + "': shapes");
+      YamlMap named(node, map.where() + " '" + name + "': shapes");
       for (const auto& entry : node) {
-        const std::string name = entry.first.Scalar();
-        shapes[name] = named.Ints(name);
-        for (const int64_t size : shapes[name]) {
-          if (size < 1 || size > 1 << 24) named.Fail(name, "sizes must be between 1 and 16777216");
+        const std::string input = entry.first.Scalar();
+        shapes[input] = named.Ints(input);
+        for (const int64_t size : shapes[input]) {
+          if (size < 1 || size > 1 << 24) named.Fail(input, "sizes must be between 1 and 16777216");
         }
       }
       PLEXUS_RETURN_IF_ERROR(named.Finish());
     }
-    Result<ProgramPtr> program = LowerOnnx(folder_ / file, shapes, workload_.device);
-    if (!program.ok()) {
-      return program.status().WithContext(map.where() + " '" + model->name + "'");
-    }
-    model->program = *program;
-    return OkStatus();
+    Result<std::vector<ProgramPtr>> programs =
+        LowerOnnxRows(folder_ / file, shapes, workload_.device, max_rows);
+    if (!programs.ok()) return programs.status().WithContext(map.where() + " '" + name + "'");
+    return programs;
   }
 
-  Status ReadKernels(const YAML::Node& node, SimModel* model) {
-    const std::string where = where_ + ": model '" + model->name + "': kernel";
+  Result<ProgramPtr> ReadKernels(const YAML::Node& node, const std::string& name) {
+    const std::string where = where_ + ": model '" + name + "': kernel";
     std::vector<SimKernel> kernels;
     if (!node.IsSequence() || node.size() == 0) {
       return InvalidArgumentError(where + "s: expected a list of kernels");
@@ -204,8 +261,7 @@ class FileReader {
       PLEXUS_RETURN_IF_ERROR(map.Finish());
       kernels.insert(kernels.end(), repeat, kernel);
     }
-    model->program = ChainProgram(model->name, kernels);
-    return OkStatus();
+    return ChainProgram(name, kernels);
   }
   void CheckFits(YamlMap& map, const SimKernel& kernel) {
     const UnitLimits& sm = workload_.device.sm;

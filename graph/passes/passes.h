@@ -83,6 +83,10 @@ RowProof ProveRows(const Graph& graph, std::string* why_not);
 // Rewrites a row-independent graph whose axis 0 is fixed at 1 so that it takes any number of rows
 // (Reshape targets and the like). kFailedPrecondition when IsRowIndependent is false.
 Result<Graph> GeneralizeRows(const Graph& graph);
+// Specialize of `graph`, which takes one row as `one_row` describes it, for `rows` rows, each by
+// itself. kFailedPrecondition names the first node that mixes them.
+Result<Graph> SpecializeRows(const Graph& graph, std::span<const KnownInput> one_row, int64_t rows,
+                             const Evaluator& evaluator);
 
 // Where rows mix, as a guide to where a graph is best cut. What a cut leaves is for
 // IsRowIndependent to judge.

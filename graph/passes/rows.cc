@@ -356,4 +356,32 @@ Result<Graph> GeneralizeRows(const Graph& graph) {
   return prover->TakeResult();
 }
 
+Result<Graph> SpecializeRows(const Graph& graph, std::span<const KnownInput> one_row, int64_t rows,
+                             const Evaluator& evaluator) {
+  Graph open = graph;
+  std::vector<KnownInput> known(one_row.begin(), one_row.end());
+  for (uint32_t v = 0; v < open.num_values(); ++v) {  // shapes may be those of one row
+    Value& value = open.value(ValueId(v));
+    if (!value.IsConstant()) value.shape = SymbolicShape();
+  }
+  for (size_t i = 0; i < known.size(); ++i) {
+    KnownInput& input = known[i];
+    if (input.shape.empty() || input.shape[0] != 1) {
+      return FailedPreconditionError("an input does not have one row");
+    }
+    SymbolicShape shape = SymbolicShape::FromConcrete(input.shape);
+    shape.dims[0] = {std::nullopt, "rows"};
+    open.value(open.inputs()[i]).shape = std::move(shape);
+    input.shape[0] = rows;
+    input.contents.reset();
+  }
+  std::string why_not;
+  const RowProof proof = ProveRows(open, &why_not);
+  if (proof == RowProof::kNone) return FailedPreconditionError(why_not);
+  if (proof == RowProof::kOneRow) {
+    PLEXUS_ASSIGN_OR_RETURN(open, GeneralizeRows(open));
+  }
+  return Specialize(open, known, evaluator);
+}
+
 }  // namespace plexus
