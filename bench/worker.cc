@@ -194,6 +194,10 @@ class Worker {
 int Main(int argc, char** argv) {
   SetLogLevel(LogLevel::kWarning);
   RuntimeOptions options;
+  // Every request to a model brings the same input, which stands for inputs that differ: each is to
+  // be computed, and by itself, as it is in ONNX Runtime.
+  options.share_work = false;
+  options.batching = "none";
   if (argc == 3 && std::strcmp(argv[1], "--threads") == 0) {
     options.threads = static_cast<uint32_t>(std::stoi(argv[2]));
   }
