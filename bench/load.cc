@@ -76,7 +76,12 @@ Result<Json> LoadDriver::Replay(const Json& command) {
   if (which.size() != arrivals.size() || tenants.size() != arrivals.size()) {
     return InvalidArgumentError("which, arrivals_ms and tenants differ in length");
   }
+  std::vector<double> deadlines;
+  if (command.contains("deadlines_ms")) {
+    deadlines = command.at("deadlines_ms").get<std::vector<double>>();
+  }
   const Clock& clock = runtime_.clock();
+  const Runtime::SharingStats shared_before = runtime_.sharing_stats();
   const DispatcherStats before = runtime_.dispatcher().stats();
   std::vector<Outcome> outcomes(which.size());
   left_ = which.size();
@@ -90,6 +95,9 @@ Result<Json> LoadDriver::Replay(const Json& command) {
     RequestAttributes attributes;
     attributes.arrival = outcome.due;
     attributes.tenant = TenantId(tenants[i]);
+    if (!deadlines.empty()) {
+      attributes.deadline = outcome.due + FromMilliseconds(deadlines.at(which[i]));
+    }
     runtime_.Start(model.executable, model.inputs, attributes, [&](RunResult result) {
       outcome.done = clock.Now();
       outcome.status = std::move(result.status);
@@ -111,7 +119,10 @@ Result<Json> LoadDriver::Replay(const Json& command) {
     end = std::max(end, outcome.done);
   }
   const DispatcherStats after = runtime_.dispatcher().stats();
+  const Runtime::SharingStats shared = runtime_.sharing_stats();
   return Json{{"latency_ms", latency},
+              {"batches", shared.batches - shared_before.batches},
+              {"batched_rows", shared.batched_rows - shared_before.batched_rows},
               {"late_ms", late},
               {"wall_ms", Milliseconds(end - begin)},
               {"rel_err", Finite(error)},

@@ -26,7 +26,8 @@ class LoadDriver {
                std::vector<float> expected);
   void Forget(const std::string& name) { models_.erase(name); }
 
-  // {models: [name], which: [index into models], arrivals_ms: [from now], tenants: [per request]}
+  // {models: [name], which: [index into models], arrivals_ms: [from now], tenants: [per request],
+  //  deadlines_ms: [per model, after the arrival; optional]}
   // One request per arrival, whether or not the earlier ones are done; latency counts from the
   // scheduled arrival. -> {latency_ms, wall_ms, rel_err, late_ms, launches, ...}
   Result<nlohmann::json> Replay(const nlohmann::json& command);

@@ -109,6 +109,11 @@ void Apply(const Json& change, Workload* w) {
       w->arrivals.sigma = value;
     } else if (key == "mean_gap_ms") {
       w->arrivals.mean_gap = FromUs(value.get<double>() * 1000);
+    } else if (key == "slo_scale") {  // deadlines as multiples of the time alone
+      for (SimModel& model : w->models) {
+        model.deadline =
+            Duration(static_cast<int64_t>(value.get<double>() * model.alone_time.count()));
+      }
     } else if (key == "device") {
       ApplyDevice(value, &w->device);
     } else if (key == "scheduler") {

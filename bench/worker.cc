@@ -109,7 +109,8 @@ class Worker {
       const std::span<const float> values = tensor.data<float>();
       expected.insert(expected.end(), values.begin(), values.end());
     }
-    load_.Prepare(model->name(), model, std::move(inputs), std::move(expected));
+    load_.Prepare(command.value("as", model->name()), model, std::move(inputs),
+                  std::move(expected));
     return Json::object();
   }
 
@@ -198,8 +199,15 @@ int Main(int argc, char** argv) {
   // be computed, and by itself, as it is in ONNX Runtime.
   options.share_work = false;
   options.batching = "none";
-  if (argc == 3 && std::strcmp(argv[1], "--threads") == 0) {
-    options.threads = static_cast<uint32_t>(std::stoi(argv[2]));
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i];
+    if (flag == "--threads") options.threads = static_cast<uint32_t>(std::stoi(argv[i + 1]));
+    if (flag == "--policy") options.policy = argv[i + 1];
+    // For requests whose inputs do differ (prepare's `as`).
+    if (flag == "--batching") {
+      options.batching = argv[i + 1];
+      options.share_work = true;
+    }
   }
   Result<std::unique_ptr<Runtime>> runtime = Runtime::Create(options);
   if (!runtime.ok()) {

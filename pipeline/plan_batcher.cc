@@ -32,7 +32,12 @@ PlanBatcher::PlanBatcher(RequestEnvironment& env, ProgramPtr program, const Batc
       program_(std::move(program)),
       region_(region),
       queue_(*this, env.batching, env.max_batch),
-      programs_(std::bit_width(BatchCurve::kMostRows)) {}
+      programs_(std::bit_width(BatchCurve::kMostRows)) {
+  BatchCurve::Cost alone;
+  alone.latency = env.dispatcher.ExpectedTime(*program_, 1);
+  alone.busy = alone.latency / env.device_units;
+  queue_.Expect(alone);
+}
 
 PlanBatcher::~PlanBatcher() = default;
 
@@ -141,6 +146,13 @@ void PlanBatcher::Cancel(Batch& batch) {
   Running& running = static_cast<Running&>(batch);
   const JobId job(running.job.load(std::memory_order_relaxed));  // another's: nothing is lost
   env_.dispatcher.Cancel(job, CancelledError("nobody waits for it any more"));
+}
+
+void PlanBatcher::Raise(const BatchRide& ride, const Urgency& urgency) {
+  const BatchPtr batch = queue_.BatchOf(ride);
+  if (batch == nullptr) return;
+  const JobId job(static_cast<Running&>(*batch).job.load(std::memory_order_relaxed));  // or none yet
+  env_.dispatcher.Raise(job, urgency);
 }
 
 void PlanBatcher::Failed(std::vector<BatchItemPtr> items, const Status&) {

@@ -40,6 +40,8 @@ class PlanBatcher : public BatchQueue::Host, public std::enable_shared_from_this
   ~PlanBatcher() override;
 
   BatchQueue& queue() { return queue_; }
+  // Makes the batch that the ride is in more urgent, if it has been handed over.
+  void Raise(const BatchRide& ride, const Urgency& urgency);
 
  private:
   struct Running;

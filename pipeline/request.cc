@@ -252,7 +252,7 @@ Task<Result<Tensors>> Request::RunJob(const GraphPlan* plan, Tensors inputs) {
   spec.attributes.remaining_path = after;
   // Nobody could join who is the only one: the device is free.
   if (!under_way.alone() && plan->region.graph != nullptr && attributes_.may_batch &&
-      env_.batching.batches() && expected >= kWorthABatch) {
+      env_.batching.batches() && expected >= kWorthABatch && !IsRaised()) {
     const std::shared_ptr<PlanBatcher>& batcher = plan->Batcher(env_);
     if (batcher->queue().useful()) co_return co_await RunInBatch(batcher, std::move(spec));
   }

@@ -117,6 +117,7 @@ class Request : public CancelToken,
   void EndLeading();
   void Raise(uint64_t flight, const Urgency& urgency) override;
   void Raise(const Urgency& urgency);
+  bool IsRaised() const;
 
   // The request's own work on this thread; none of them suspends.
   Result<Tensors> AllocateOutputs(const Program& program) const;

@@ -87,6 +87,7 @@ void Request::Raise(uint64_t flight, const Urgency& urgency) {
 void Request::Raise(const Urgency& urgency) {
   JobId job;
   std::vector<std::weak_ptr<Request>> lanes;
+  decltype(riding_) riding;
   {
     std::lock_guard lock(mutex_);
     const auto same = std::find_if(raised_.begin(), raised_.end(), [&](const Urgency& u) {
@@ -100,11 +101,18 @@ void Request::Raise(const Urgency& urgency) {
     }
     job = job_;
     lanes = lanes_;
+    riding = riding_;
   }
   for (const auto& weak : lanes) {
     if (const std::shared_ptr<Request> lane = weak.lock()) lane->Raise(urgency);
   }
   if (job.valid()) env_.dispatcher.Raise(job, urgency);
+  if (riding.first != nullptr) riding.first->Raise(*riding.second, urgency);
+}
+
+bool Request::IsRaised() const {
+  std::lock_guard lock(mutex_);
+  return !raised_.empty();
 }
 
 void Request::LeaveFlight() {

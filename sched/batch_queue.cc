@@ -207,6 +207,11 @@ bool BatchQueue::Claim(BatchItem& item) {
   return true;
 }
 
+BatchPtr BatchQueue::BatchOf(const BatchItem& item) const {
+  std::lock_guard lock(mutex_);
+  return item.state_ == BatchItem::State::kInBatch ? item.batch_.lock() : nullptr;
+}
+
 void BatchQueue::SetReady(uint32_t size) {
   std::lock_guard lock(mutex_);
   preparing_ = 0;
@@ -224,9 +229,9 @@ void BatchQueue::Learn(uint32_t size, BatchCurve::Cost took) {
   if (!policy_.takes_any_gain() && curve_.Useless(size)) curve_.SetLimit(size / 2);
 }
 
-void BatchQueue::LearnAlone(BatchCurve::Cost took) {
+void BatchQueue::Expect(BatchCurve::Cost alone) {
   std::lock_guard lock(mutex_);
-  Learn(1, took);
+  curve_.Expect(alone);
 }
 
 uint32_t BatchQueue::Fit(uint32_t rows) const {

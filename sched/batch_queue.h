@@ -92,8 +92,10 @@ class BatchQueue {
   void SetReady(uint32_t size);
   void SetLimit(uint32_t size);
 
-  // A row that runs outside of any batch teaches, too.
-  void LearnAlone(BatchCurve::Cost took);
+  // Where the item is, if it waits for the end of a batch.
+  BatchPtr BatchOf(const BatchItem& item) const;
+  // What a row by itself is expected to take, until one has run.
+  void Expect(BatchCurve::Cost alone);
   // The smallest size that holds so many rows and runs; 0: none.
   uint32_t Fit(uint32_t rows) const;
   BatchCurve::Cost CostOf(uint32_t size) const;

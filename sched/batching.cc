@@ -59,7 +59,7 @@ BatchCurve::Cost BatchCurve::Of(uint32_t size) const {
     return {Duration(static_cast<int64_t>(entry.latency_ns)),
             Duration(static_cast<int64_t>(entry.busy_ns))};
   }
-  if (size == 1) return {};
+  if (size == 1) return expected_;
   const Cost half = Of(size / 2);
   return {Duration(static_cast<int64_t>(Ns(half.latency) * kUntried)),
           Duration(static_cast<int64_t>(Ns(half.busy) * kUntried))};
@@ -136,9 +136,10 @@ class DeferredBatching : public BatchPolicy {
     TimePoint first = TimePoint::max();
     for (const WaitingRow& row : view.waiting) first = std::min(first, row.due);
     if (first == TimePoint::max()) return TakeAll(view);
-    // A quarter more than it takes: what the device is at has to end first.
+    // Half of the time to spare: the other half is for what the device is at.
     const Duration takes = view.curve.Of(view.curve.Fit(rows)).latency;
-    const TimePoint latest = first - takes - takes / 4;
+    const TimePoint entered = view.waiting.front().entered;
+    const TimePoint latest = entered + std::max(Duration{0}, first - takes - entered) / 2;
     if (view.now >= latest) return TakeAll(view);
     return {What::kWait, 0, latest};
   }

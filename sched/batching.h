@@ -31,6 +31,8 @@ class BatchCurve {
   // It cannot run in this size, or does not gain by it: neither in any larger.
   void SetLimit(uint32_t size);
   void Learn(uint32_t size, Cost measured);
+  // What one row takes, as long as none has run.
+  void Expect(Cost alone) { expected_ = alone; }
 
   // The largest size that is ready; 1 is from the beginning.
   uint32_t largest() const { return largest_; }
@@ -53,6 +55,7 @@ class BatchCurve {
   };
   static uint32_t Index(uint32_t size);
   std::vector<Entry> entries_;  // by the size's logarithm
+  Cost expected_;               // of size 1, before its first run
   uint32_t largest_ = 1;
   uint32_t limit_;  // the largest size that may be
 };
@@ -102,7 +105,8 @@ inline constexpr std::string_view kDefaultBatchPolicy = "path-aware";
 // none        every row by itself
 // immediate   all that wait, at once
 // timeout(US) full, or when the first has waited so many microseconds (1000)
-// deferred    full, or when the first of them would be late otherwise; at once without deadlines
+// deferred    full, or when half of the time that the first can spare has passed; at once without
+//             deadlines
 // path-aware  at once, as long as it makes the mean latency less, going by the curve and by how
 //             many wait behind, and makes nobody late who would not be
 // kInvalidArgument says what is wrong and lists the names.

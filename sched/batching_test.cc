@@ -90,6 +90,15 @@ TEST(BatchCurveTest, ALimitHoldsForGood) {
   EXPECT_EQ(curve.Next(true), 0u);
 }
 
+TEST(BatchCurveTest, WhatIsExpectedCountsUntilTheFirstRun) {
+  BatchCurve curve(4);
+  curve.Expect({10 * kUs, 5 * kUs});
+  curve.SetReady(2);
+  EXPECT_EQ(curve.Of(2).latency, 12 * kUs);
+  curve.Learn(1, {20 * kUs, 20 * kUs});
+  EXPECT_EQ(curve.Of(1).busy, 20 * kUs);
+}
+
 // --- Policies
 
 TEST(BatchPolicyTest, UnknownNamesAndArgumentsAreRefusedWithTheNames) {
@@ -134,12 +143,12 @@ TEST(BatchPolicyTest, TimeoutWaitsUntilFullOrTheFirstHasWaitedLongEnough) {
   EXPECT_EQ((Case{Curve({kUs}), Rows(1)}.Ask("timeout").what), What::kNew) << "one row is full";
 }
 
-TEST(BatchPolicyTest, DeferredGoesAtTheLastMomentThatIsInTime) {
-  Case c{Curve({10 * kUs, 20 * kUs, 40 * kUs}), Rows(2, kNow + 100 * kUs)};
+TEST(BatchPolicyTest, DeferredWaitsForHalfOfTheTimeToSpare) {
+  Case c{Curve({10 * kUs, 20 * kUs, 40 * kUs, 80 * kUs}), Rows(2, kNow + 100 * kUs)};
   c.waiting.push_back({kNow, kNow + 80 * kUs});
   BatchChoice choice = c.Ask("deferred");
   EXPECT_EQ(choice.what, What::kWait);
-  EXPECT_EQ(choice.until, kNow + 30 * kUs) << "three take as long as four: 40 us, and a quarter";
+  EXPECT_EQ(choice.until, kNow + 20 * kUs) << "three take as long as four: 40 us";
   c.now = choice.until;
   EXPECT_EQ(c.Ask("deferred").rows, 3u);
   c.now = kNow;

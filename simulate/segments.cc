@@ -15,14 +15,15 @@ struct Segments::Row : BatchItem {
 class Segments::Queue : public BatchQueue::Host {
  public:
   Queue(Segments& all, uint32_t segment)
-      : all_(all), segment_(segment), queue_(*this, *all.policy_, all.workload_.system.max_batch) {}
+      : all_(all), segment_(segment), queue_(*this, *all.policy_, all.workload_.system.max_batch) {
+    BatchCurve::Cost alone;
+    alone.latency = alone.busy = all_.dispatcher_.ExpectedTime(*ProgramFor(1), 1);
+    queue_.Expect(alone);
+  }
 
   BatchQueue& queue() { return queue_; }
   // One row by itself: as measured, else as estimated.
-  Duration Alone() {
-    const Duration measured = queue_.CostOf(1).latency;
-    return measured > Duration{0} ? measured : all_.dispatcher_.ExpectedTime(*ProgramFor(1), 1);
-  }
+  Duration Alone() { return queue_.CostOf(1).latency; }
 
  private:
   struct Running : Batch, JobListener {

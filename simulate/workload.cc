@@ -225,13 +225,15 @@ ProgramPtr ConcatPrograms(const std::string& name, const std::vector<ProgramPtr>
   return all;
 }
 
-ProgramPtr RowsProgram(const Program& program, uint32_t rows) {
-  auto several = std::make_shared<Program>(program);
+ProgramPtr RowsProgram(const Program& program, uint32_t rows, std::optional<double> fixed) {
+  const ProgramPtr scaled =
+      fixed ? ScaledProgram(program, *fixed + (1 - *fixed) * rows) : ScaledProgram(program, 1);
+  auto several = std::make_shared<Program>(*scaled);
   several->name += " x" + std::to_string(rows);
   ContentHasher hasher;
   hasher.UpdateString(several->name);
   several->signature = hasher.Finish();
-  for (Kernel& kernel : several->kernels) kernel.grid *= rows;
+  for (Kernel& kernel : several->kernels) kernel.grid *= fixed ? 1 : rows;
   return several;
 }
 

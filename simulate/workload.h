@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -128,8 +129,9 @@ ProgramPtr ChainProgram(const std::string& name, const std::vector<SimKernel>& k
 ProgramPtr InOrderProgram(const Program& program);
 // All kernels of one program, then all of the next.
 ProgramPtr ConcatPrograms(const std::string& name, const std::vector<ProgramPtr>& programs);
-// `rows` times the blocks: rows that have nothing in common but the launch.
-ProgramPtr RowsProgram(const Program& program, uint32_t rows);
+// For `rows` rows: so many times the blocks, rows that have nothing in common but the launch; or,
+// given `fixed` (0 to 1), as many blocks as before that take fixed + (1 - fixed) * rows as long.
+ProgramPtr RowsProgram(const Program& program, uint32_t rows, std::optional<double> fixed);
 // The same program with all block times multiplied, rounded to at least 1 ns.
 ProgramPtr ScaledProgram(const Program& program, double factor);
 // How long one job takes on the empty device, its kernels on one stream, without host costs.

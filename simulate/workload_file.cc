@@ -198,10 +198,15 @@ class FileReader {
     std::vector<ProgramPtr> programs;
     if (map.Has("kernels")) {
       PLEXUS_ASSIGN_OR_RETURN(const ProgramPtr one, ReadKernels(map.Child("kernels"), name));
+      std::optional<double> fixed;
+      if (max_rows > 1 && map.Has("batch_fixed")) {
+        fixed = map.Double("batch_fixed");
+        if (!(*fixed >= 0 && *fixed <= 1)) map.Fail("batch_fixed", "must be between 0 and 1");
+      }
       uint64_t largest = 1;
       for (const Kernel& kernel : one->kernels) largest = std::max<uint64_t>(largest, kernel.grid);
       for (uint32_t rows = 1; rows <= max_rows && largest * rows < UINT32_MAX; rows *= 2) {
-        programs.push_back(rows == 1 ? one : RowsProgram(*one, rows));
+        programs.push_back(rows == 1 ? one : RowsProgram(*one, rows, fixed));
       }
     } else {
       PLEXUS_ASSIGN_OR_RETURN(programs, ReadOnnx(map, name, max_rows));
