@@ -151,7 +151,8 @@ void PlanBatcher::Cancel(Batch& batch) {
 void PlanBatcher::Raise(const BatchRide& ride, const Urgency& urgency) {
   const BatchPtr batch = queue_.BatchOf(ride);
   if (batch == nullptr) return;
-  const JobId job(static_cast<Running&>(*batch).job.load(std::memory_order_relaxed));  // or none yet
+  const JobId job(
+      static_cast<Running&>(*batch).job.load(std::memory_order_relaxed));  // or none yet
   env_.dispatcher.Raise(job, urgency);
 }
 

@@ -387,7 +387,10 @@ class CpuRuntime : public Runtime {
 
   SharingStats sharing_stats() const override {
     const FlightTable::Stats flights = flights_.stats();
-    return {flights.led, flights.joined, flights.raised, book_->num_paths(),
+    return {flights.led,
+            flights.joined,
+            flights.raised,
+            book_->num_paths(),
             environment_.batches.load(std::memory_order_relaxed),
             environment_.batched_rows.load(std::memory_order_relaxed)};
   }
