@@ -37,7 +37,7 @@ def _slope(points: list) -> float:
 
 
 def run(quick: bool, only: set | None):
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else 3
     counts = [10, 50, 200] if quick else COUNTS
     kinds = [k for k in KINDS if only is None or k in only]
     cases = []

@@ -5,7 +5,8 @@ member's own; `fraction` is the part of a member's work that all of its family s
 over HTTP on this machine's CPU, one with --no-sharing, are asked in turn, in slices of a fraction
 of a second, so that drift meets both; the other one is idle meanwhile. A round asks every pipeline
 once, all at the same time; in `duplicates` percent of the rounds about the same input, else each
-about its own. Four rounds, about different inputs, are under way at once. The rounds of a slice are the same for both servers, and so must be the outputs.
+about its own. Four rounds, about different inputs, are under way at once. Three pairs of servers take the points
+one after the other, for no process is quite as fast as the next. The rounds of a slice are the same for both servers, and so must be the outputs.
 
 gain: throughput of shared over unshared, median over pairs of slices with its interval. limit: what
 arithmetic allows, from the processor time of a member and of the shared part by itself:
@@ -37,6 +38,7 @@ BLOCKS, WIDTH, ROWS = 24, 256, 64
 SIM_DEVICE, SIM_BLOCKS, SIM_WIDTH, SIM_ROWS = "a100", 16, 512, 1024
 SLICE_S = 0.1
 IN_FLIGHT = 4  # rounds: one job at a time does not fill even two cores
+PAIRS = 3  # of servers, one after the other: where a process's memory lies costs some percent
 POOL = 128  # inputs; no two that are asked about at one time are the same by chance
 BINARIES = report.ROOT / "build" / "release"
 
@@ -99,6 +101,7 @@ class Point:
         return seconds, same
 
     def measure(self, warm_s: float, measure_s: float) -> dict:
+        """Answers per second of both systems, slice by slice, and whether outputs were equal."""
         spent, same = 0.0, True
         while spent < warm_s:
             seconds, equal = self.slice("shared")
@@ -106,20 +109,14 @@ class Point:
             same = same and equal
         per_round = max(seconds.values()) / self.rounds
         self.rounds = 2 * max(IN_FLIGHT, round(SLICE_S / per_round / 2))
-        ours, theirs, spent = [], [], 0.0
-        while spent < measure_s or len(ours) < 6:
-            seconds, equal = self.slice("none" if len(ours) % 2 else "shared")
-            ours.append(self.rounds / seconds["shared"])
-            theirs.append(self.rounds / seconds["none"])
+        found, spent = {"shared": [], "none": []}, 0.0
+        while spent < measure_s or len(found["shared"]) < 4:
+            seconds, equal = self.slice("none" if len(found["shared"]) % 2 else "shared")
+            for system, took in seconds.items():
+                found[system].append(self.rounds * len(self.names) / took)
             spent += sum(seconds.values())
             same = same and equal
-        return {
-            "gain": report.paired_ratio(ours, theirs),
-            "slices": len(ours),
-            "shared_answers_per_s": round(float(np.median(ours)) * len(self.names), 1),
-            "unshared_answers_per_s": round(float(np.median(theirs)) * len(self.names), 1),
-            "outputs_equal": same,
-        }
+        return {**found, "outputs_equal": same}
 
 
 def measure_costs(server: Server, body, runs: int) -> dict:
@@ -139,57 +136,83 @@ def limit_of(cost: tuple, fan_out: int, duplicates: int) -> float:
     return fan_out / (fan_out - duplicates / 100 * (fan_out - 1) * cost[1])
 
 
-def run_cpu(quick: bool) -> dict:
-    warm_s, measure_s = (0.3, 0.6) if quick else (0.8, 5.2)
-    rng = np.random.default_rng(1)
-    bodies = [
-        encode({"x": rng.standard_normal((ROWS, WIDTH)).astype(np.float32)}, binary_outputs=True)
-        for _ in range(POOL)
-    ]
-    points = []
+def run_pair(folder, pair: int, bodies: list, quick: bool, found: dict):
+    """Starts a pair of servers and measures every point on it; adds to `found`, by point."""
+    warm_s, measure_s = (0.3, 0.6) if quick else (0.5, 1.9)
     with contextlib.ExitStack() as stack:
-        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        write_repository(folder)
+        systems = [("shared", []), ("none", ["--no-sharing"])]
         servers = {
-            "shared": stack.enter_context(Server(folder)),
-            "none": stack.enter_context(Server(folder, "--no-sharing")),
+            system: stack.enter_context(Server(folder, *flags))
+            for system, flags in (systems if pair % 2 == 0 else systems[::-1])
         }
         for server in servers.values():  # compiles
             connection = Connection(server)
             for fraction in FRACTIONS:
                 for member in range(max(FAN_OUTS)):
                     connection.ask(f"f{fraction}-{member}", *bodies[0])
-        costs = measure_costs(servers["none"], bodies[0], 5 if quick else 25)
-        for fraction in FRACTIONS:
-            for fan_out in FAN_OUTS:
-                names = [f"f{fraction}-{member}" for member in range(fan_out)]
-                for duplicates in DUPLICATES:
-                    point = Point(servers, names, duplicates, bodies, seed=len(points))
-                    found = point.measure(warm_s, measure_s)
-                    limit = limit_of(costs[fraction], fan_out, duplicates)
-                    found = {
-                        "fraction": fraction,
-                        "fan_out": fan_out,
-                        "duplicates": duplicates,
-                        **found,
-                        "limit": round(limit, 4),
-                        "of_limit": round(found["gain"]["median"] / limit, 4),
-                    }
-                    points.append(found)
-                    gain = found["gain"]
-                    log(
-                        f"{fraction:3} % of {fan_out}, {duplicates:3} % equal inputs: gain "
-                        f"{gain['median']:.3f} ({gain['low']:.3f}-{gain['high']:.3f}), limit "
-                        f"{limit:.3f}; outputs equal: {found['outputs_equal']}"
-                    )
-        counters = servers["shared"].sharing()
+        costs = measure_costs(servers["none"], bodies[0], 5 if quick else 15)
+        for key, slices in found.items():
+            fraction, fan_out, duplicates = key
+            names = [f"f{fraction}-{member}" for member in range(fan_out)]
+            point = Point(servers, names, duplicates, bodies, seed=pair * 1000 + hash(key) % 1000)
+            got = point.measure(warm_s, measure_s)
+            for system in ("shared", "none"):
+                slices[system] += got[system]
+            slices["outputs_equal"] = slices["outputs_equal"] and got["outputs_equal"]
+            gain = np.median(np.asarray(got["shared"]) / np.asarray(got["none"]))
+            log(
+                f"pair {pair}, {fraction:3} % of {fan_out}, {duplicates:3} % equal inputs: gain "
+                f"{gain:.3f}, limit {limit_of(costs[fraction], fan_out, duplicates):.3f}"
+            )
+        return costs, servers["shared"].sharing()
+
+
+def run_cpu(quick: bool) -> dict:
+    pairs = 1 if quick else PAIRS
+    rng = np.random.default_rng(1)
+    bodies = [
+        encode({"x": rng.standard_normal((ROWS, WIDTH)).astype(np.float32)}, binary_outputs=True)
+        for _ in range(POOL)
+    ]
+    found = {
+        (fraction, fan_out, duplicates): {"shared": [], "none": [], "outputs_equal": True}
+        for fraction in FRACTIONS
+        for fan_out in FAN_OUTS
+        for duplicates in DUPLICATES
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        write_repository(pathlib.Path(folder))
+        told = [run_pair(pathlib.Path(folder), p, bodies, quick, found) for p in range(pairs)]
+    costs = {
+        fraction: tuple(np.median([pair_costs[fraction] for pair_costs, _ in told], axis=0))
+        for fraction in FRACTIONS
+    }
+    points = []
+    for (fraction, fan_out, duplicates), slices in found.items():
+        gain = report.paired_ratio(slices["shared"], slices["none"])
+        limit = limit_of(costs[fraction], fan_out, duplicates)
+        points.append(
+            {
+                "fraction": fraction,
+                "fan_out": fan_out,
+                "duplicates": duplicates,
+                "gain": gain,
+                "limit": round(limit, 4),
+                "of_limit": round(gain["median"] / limit, 4),
+                "slices": len(slices["shared"]),
+                "shared_answers_per_s": round(float(np.median(slices["shared"])), 1),
+                "unshared_answers_per_s": round(float(np.median(slices["none"])), 1),
+                "outputs_equal": slices["outputs_equal"],
+            }
+        )
     return {
+        "pairs_of_servers": pairs,
         "costs_ms": {
             str(fraction): {"member": round(whole, 4), "shared_part": round(whole * part, 4)}
             for fraction, (whole, part) in costs.items()
         },
         "points": points,
-        "sharing_counters": counters,
+        "sharing_counters": [counters for _, counters in told],
     }
 
 
