@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <future>
+#include <limits>
 
 #include "pipeline/folding_evaluator.h"
 #include "pipeline/graph_maker.h"
@@ -156,6 +157,16 @@ TEST_F(RequestLimitsTest, ATimeoutEndsHostStepsAndIsAnsweredOnce) {
   m.reset();
   runtime_.reset();  // waits for what it still ran
   EXPECT_EQ(answers, 1);
+}
+
+TEST_F(RequestLimitsTest, ALoopWithoutAnEndEndsAtTheTimeout) {
+  const ExecutablePtr m = LoopOf(*runtime_, "Abs");
+  RequestAttributes attributes;
+  attributes.timeout_at = runtime_->clock().Now() + std::chrono::milliseconds(20);
+  const Tensor forever = Tensor::ScalarInt64(std::numeric_limits<int64_t>::max());
+  const RunResult r = runtime_->Run(m, {forever, Floats({0}, {})}, attributes);
+  EXPECT_EQ(r.status.code(), StatusCode::kDeadlineExceeded) << r.status.ToString();
+  EXPECT_TRUE(runtime_->Run(m, {Tensor::ScalarInt64(2), Floats({0}, {})}).status.ok());
 }
 
 TEST_F(RequestLimitsTest, FoldingGivesUpOnWhatIsTooLarge) {
