@@ -100,10 +100,16 @@ TEST_F(ShareTest, EqualWorkUnderWayIsDoneOnceAcrossExecutables) {
 }
 
 TEST_F(ShareTest, ATraceSaysWhoJoinedAndForHowLong) {
-  const ExecutablePtr m = Load("m", {1, 2}, 10 * kLong);
+  RuntimeOptions options;
+  options.threads = 1;
+  runtime_ = Runtime::Create(options).value();
+  const ExecutablePtr m = Load("m", {1, 2});
+  ASSERT_TRUE(runtime_->Run(m, {Input(1)}).status.ok());  // compiles
   runtime_->trace().Start({});
+  Blocker blocker(runtime_->dispatcher());
   Started leader = Start(m, Input(1)), rider = Start(m, Input(1));
-  while (runtime_->sharing_stats().joined == 0) std::this_thread::yield();
+  EXPECT_EQ(runtime_->sharing_stats().joined, 1u);
+  blocker.Release();
   EXPECT_TRUE(leader.result.get().status.ok());
   EXPECT_TRUE(rider.result.get().status.ok());
   std::set<uint64_t> joined, worked;

@@ -28,6 +28,7 @@ class Blocker : public JobListener {
     JobSpec spec;
     spec.program = program;
     spec.listener = this;
+    spec.attributes.traced = false;
     EXPECT_TRUE(dispatcher.Submit(std::move(spec)).ok());
     began_.get_future().wait();
   }
