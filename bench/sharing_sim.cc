@@ -1,6 +1,6 @@
 // Shared against unshared execution of generated families on a simulated GPU. Requests, paths,
 // flights and the dispatcher are the real ones; the device and its clock are simulated (device/sim)
-// and nothing is computed.
+// and nothing is computed. Rows are not batched: what is measured is work that is done once.
 //
 //   plexus_sharing_sim DEVICE ROWS BLOCKS WIDTH ROUNDS
 //
@@ -24,6 +24,7 @@
 #include "pipeline/result_cache.h"
 #include "pipeline/share_history.h"
 #include "program/reference/reference.h"
+#include "sched/batching.h"
 
 namespace plexus {
 namespace {
@@ -94,7 +95,11 @@ class SimServer {
                      clock_,
                      trace_,
                      std::make_shared<MemoryBudget>("the server", size_t{8} << 30),
-                     size_t{8} << 30} {
+                     size_t{8} << 30,
+                     *batching_,
+                     1,
+                     device_.info().units,
+                     [](TimePoint, std::function<void()> work) { work(); }} {
     HoldBuilds();
   }
   ~SimServer() { gate_->open.release(); }
@@ -211,6 +216,7 @@ class SimServer {
   ManualClock clock_;
   SimDevice device_;
   MarkingDevice marking_;
+  const std::unique_ptr<BatchPolicy> batching_ = MakeBatchPolicy("none").value();
   const std::unique_ptr<Compiler> compiler_;
   ProfileStore profiles_;
   TraceRecorder trace_;
