@@ -246,4 +246,52 @@ void Graph::RemoveDead() {
   }
 }
 
+namespace {
+
+bool SameAttribute(const Attribute& a, const Attribute& b) {
+  if (a.index() != b.index()) return false;
+  if (const auto* tensor = std::get_if<Tensor>(&a)) {
+    return TensorsEqual(*tensor, std::get<Tensor>(b));
+  }
+  if (const auto* body = std::get_if<GraphPtr>(&a)) {
+    const GraphPtr& other = std::get<GraphPtr>(b);
+    return *body == other || (*body && other && SameGraph(**body, *other));
+  }
+  return std::visit(
+      [&](const auto& value) {
+        using T = std::decay_t<decltype(value)>;
+        if constexpr (std::is_same_v<T, Tensor> || std::is_same_v<T, GraphPtr>) {
+          return false;  // compared above
+        } else {
+          return value == std::get<T>(b);
+        }
+      },
+      a);
+}
+
+bool SameNode(const Node& a, const Node& b) {
+  return a.op == b.op && a.domain == b.domain && a.version == b.version && a.name == b.name &&
+         a.inputs == b.inputs && a.outputs == b.outputs && a.implicit_inputs == b.implicit_inputs &&
+         a.fusion_group == b.fusion_group &&
+         std::equal(a.attributes.begin(), a.attributes.end(), b.attributes.begin(),
+                    b.attributes.end(), [](const auto& x, const auto& y) {
+                      return x.first == y.first && SameAttribute(x.second, y.second);
+                    });
+}
+
+bool SameValue(const Value& a, const Value& b) {
+  return a.name == b.name && a.dtype == b.dtype && a.constant == b.constant &&
+         a.shape.has_rank == b.shape.has_rank && a.shape.dims == b.shape.dims;
+}
+
+}  // namespace
+
+bool SameGraph(const Graph& a, const Graph& b) {
+  return a.inputs() == b.inputs() && a.outputs() == b.outputs() && a.captures() == b.captures() &&
+         std::equal(a.nodes().begin(), a.nodes().end(), b.nodes().begin(), b.nodes().end(),
+                    SameNode) &&
+         std::equal(a.values().begin(), a.values().end(), b.values().begin(), b.values().end(),
+                    SameValue);
+}
+
 }  // namespace plexus

@@ -117,4 +117,8 @@ class Graph {
 
 using GraphPtr = std::shared_ptr<const Graph>;
 
+// Equal node by node and value by value, subgraphs and attributes included; constants by identity,
+// since equal ones are one. The graphs' own names do not count.
+bool SameGraph(const Graph& a, const Graph& b);
+
 }  // namespace plexus

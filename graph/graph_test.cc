@@ -86,5 +86,46 @@ TEST(GraphTest, ListsEachConsumerOncePerValue) {
   EXPECT_FALSE(c.graph.Producers()[c.x.value()].valid());
 }
 
+TEST(GraphTest, SameGraphSeesEveryDifferenceButTheName) {
+  const auto make = [](int64_t axis, float constant, const char* name, int64_t size) {
+    Graph inner;
+    inner.name = "inner";
+    Graph graph;
+    graph.name = name;
+    Value x;
+    x.name = "x";
+    x.dtype = DType::kFloat32;
+    x.shape = SymbolicShape{true, {{size, ""}}};
+    Node node;
+    node.op = "Op";
+    node.name = "n";
+    node.attributes = {{"axis", axis},
+                       {"text", std::string("t")},
+                       {"tensor", Tensor::Scalar(2)},
+                       {"body", std::make_shared<const Graph>(inner)}};
+    node.inputs = {graph.AddInput(x),
+                   graph.AddConstant("c", ConstantStore::Get().Intern(Tensor::Scalar(constant)))};
+    Value y;
+    y.name = "y";
+    node.outputs = {graph.AddValue(y)};
+    graph.outputs() = node.outputs;
+    graph.AddNode(node);
+    return graph;
+  };
+  const Graph graph = make(1, 3, "a", 4);
+  EXPECT_TRUE(SameGraph(graph, make(1, 3, "b", 4)));
+  EXPECT_FALSE(SameGraph(graph, make(2, 3, "a", 4)));
+  EXPECT_FALSE(SameGraph(graph, make(1, 5, "a", 4)));
+  EXPECT_FALSE(SameGraph(graph, make(1, 3, "a", 5)));
+  Graph other = make(1, 3, "a", 4);
+  other.nodes()[0].attributes["tensor"] = Tensor::Scalar(9);
+  EXPECT_FALSE(SameGraph(graph, other));
+  other = make(1, 3, "a", 4);
+  Graph body;
+  body.AddInput(Value{});
+  other.nodes()[0].attributes["body"] = std::make_shared<const Graph>(body);
+  EXPECT_FALSE(SameGraph(graph, other));
+}
+
 }  // namespace
 }  // namespace plexus

@@ -38,6 +38,7 @@ std::vector<KnownInput> Inputs(const Graph& graph, int64_t rows, int64_t extent)
     const Value& value = graph.value(id);
     KnownInput input;
     input.dtype = value.dtype;
+    Shape& shape = input.shape.emplace();
     const std::vector<SymbolicDim>& dims = value.shape.dims;
     for (size_t d = 0; d < dims.size(); ++d) {
       int64_t size = dims[d].value.value_or(d == 0 && dims.size() > 1 ? rows : next);
@@ -45,7 +46,7 @@ std::vector<KnownInput> Inputs(const Graph& graph, int64_t rows, int64_t extent)
         size = symbols.emplace(dims[d].symbol, size).first->second;
       }
       if (!dims[d].value && size == next) next += extent / 16;
-      input.shape.push_back(size);
+      shape.push_back(size);
     }
     inputs.push_back(std::move(input));
   }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "graph/passes/fused_ops.h"
+#include "graph/shape_inference.h"
 #include "paths/unit.h"
 #include "pipeline/plan_batcher.h"
 
@@ -20,6 +21,9 @@ bool IsControlFlow(const Node& node) {
   if (node.domain == kPlexusDomain) return node.op == "MapRows";
   return node.domain.empty() && (node.op == "If" || node.op == "Loop" || node.op == "Scan");
 }
+
+// Written as stages inside a stage of a pipeline file.
+bool IsStage(const Node& node) { return node.HasAttr("stage"); }
 
 // Work worth a kernel whatever its size.
 bool IsHeavy(const Node& node) {
@@ -38,6 +42,57 @@ bool IsStatic(const Graph& graph, const Node& node) {
   const auto known = [&](ValueId id) { return !id.valid() || IsStaticTensor(graph.value(id)); };
   return std::all_of(node.inputs.begin(), node.inputs.end(), known) &&
          std::all_of(node.outputs.begin(), node.outputs.end(), known);
+}
+
+// Nothing in a plan can depend on the shapes that such a node reads: it runs on the host whatever
+// they are, and tells nothing of its results before.
+bool RunsOnHostAnyway(const Node& node) {
+  if (IsControlFlow(node)) return node.op == "If" || (node.op == "MapRows" && IsStage(node));
+  return !HasShapeRule(node);
+}
+
+bool ShapeMatters(const Graph& graph, ValueId id);
+
+// Whether a body of `node` reads the shape of the value that is its implicit input `i`.
+bool MattersToBodies(const Node& node, size_t i) {
+  for (const auto& [name, attribute] : node.attributes) {
+    const auto* body = std::get_if<GraphPtr>(&attribute);
+    if (body == nullptr) continue;
+    if (i >= (*body)->captures().size()) return true;
+    const ValueId capture = (*body)->captures()[i];
+    if (capture.valid() && ShapeMatters(**body, capture)) return true;
+  }
+  return false;
+}
+
+bool MattersToNode(const Graph& graph, const Node& node, ValueId id) {
+  for (size_t i = 0; i < node.implicit_inputs.size(); ++i) {
+    if (node.implicit_inputs[i] == id && MattersToBodies(node, i)) return true;
+  }
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] != id) continue;
+    if (node.op == "Identity" && node.domain.empty()) {
+      if (ShapeMatters(graph, node.outputs[0])) return true;
+    } else if (node.op == "MapRows" && IsStage(node)) {
+      const Graph* body = node.GraphAttr("body");
+      if (body == nullptr || i >= body->inputs().size()) return true;
+      if (ShapeMatters(*body, body->inputs()[i])) return true;
+    } else if (!RunsOnHostAnyway(node)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool ShapeMatters(const Graph& graph, ValueId id) {
+  return std::any_of(graph.nodes().begin(), graph.nodes().end(),
+                     [&](const Node& node) { return MattersToNode(graph, node, id); });
+}
+
+std::vector<bool> ShapesThatMatter(const Graph& graph) {
+  std::vector<bool> matter;
+  for (ValueId id : graph.inputs()) matter.push_back(ShapeMatters(graph, id));
+  return matter;
 }
 
 // Copies the nodes in `mask` into a graph of their own. Inputs: what they read from outside, in
@@ -133,8 +188,9 @@ class PlanBuilder {
   enum class Kind { kRegion, kHost, kRest };
 
   // Region: static and fed by static work only. Host: everything it reads is there after the
-  // region, or after an earlier host step. Rest: needs a shape that only a host step will tell; a
-  // static node after a host step is rest too, so that it is compiled rather than interpreted.
+  // region, or after an earlier host step, and no shape would change how it runs. Rest: needs a
+  // shape that only a host step will tell; a static node after a host step is rest too, so that it
+  // is compiled rather than interpreted.
   void Classify() {
     kind_.assign(graph_->num_nodes(), Kind::kRest);
     std::vector<Kind> made_by(graph_->num_values(), Kind::kRegion);
@@ -158,7 +214,9 @@ class PlanBuilder {
           }
         }
       } else {
-        kind_[n] = latest == Kind::kRegion ? Kind::kHost : Kind::kRest;
+        const bool now =
+            latest == Kind::kRegion || (latest == Kind::kHost && RunsOnHostAnyway(node));
+        kind_[n] = now ? Kind::kHost : Kind::kRest;
       }
       for (ValueId id : node.outputs) {
         if (id.valid()) made_by[id.value()] = kind_[n];
@@ -281,7 +339,7 @@ class PlanBuilder {
     std::vector<ValueId> outer_inputs;
     Graph rest = Extract(*graph_, mask, outputs, &outer_inputs);
     plan_->rest_inputs = SlotsOf(outer_inputs);
-    plan_->rest = std::make_shared<const PlannedGraph>(std::move(rest), planned_);
+    plan_->rest = planned_.bodies->GetRest(std::move(rest), planned_);
     for (ValueId id : outputs) {
       plan_->rest_outputs.push_back(slots_[id.value()] = plan_->num_slots++);
     }
@@ -431,10 +489,15 @@ PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
     : id(NextPlannedGraphId()),
       graph(std::move(g)),
       options(std::move(o)),
-      bodies(std::make_shared<BodyTable>()) {}
+      bodies(std::make_shared<BodyTable>()),
+      shape_matters(ShapesThatMatter(graph)) {}
 
 PlannedGraph::PlannedGraph(Graph g, const PlannedGraph& whole)
-    : id(NextPlannedGraphId()), graph(std::move(g)), options(whole.options), bodies(whole.bodies) {}
+    : id(NextPlannedGraphId()),
+      graph(std::move(g)),
+      options(whole.options),
+      bodies(whole.bodies),
+      shape_matters(ShapesThatMatter(graph)) {}
 
 PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) {
   std::lock_guard lock(mutex_);
@@ -448,6 +511,18 @@ PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) 
       std::make_shared<const PlannedGraph>(WithCapturesAsInputs(*body), whole);
   entries_[body.get()] = {body, planned};
   return planned;
+}
+
+PlannedGraphPtr BodyTable::GetRest(Graph rest, const PlannedGraph& whole) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(rests_, [](const auto& weak) { return weak.expired(); });
+  for (const auto& weak : rests_) {
+    const PlannedGraphPtr known = weak.lock();
+    if (known != nullptr && SameGraph(known->graph, rest)) return known;
+  }
+  auto made = std::make_shared<const PlannedGraph>(std::move(rest), whole);
+  rests_.push_back(made);
+  return made;
 }
 
 PlannedGraphPtr HostStep::Body(const std::string& attribute) const {

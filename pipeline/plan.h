@@ -37,23 +37,29 @@ struct PlannedGraph {
   const CompileOptions options;
   const std::shared_ptr<BodyTable> bodies;  // of the root graph and all that came of it
   const std::shared_ptr<BatchGain> batch_gain = std::make_shared<BatchGain>(-1.0f);
+  // Per input: whether plans depend on its shape. An input that goes to host steps alone, such as
+  // an image that is only resized or cropped, may have another shape with every request.
+  const std::vector<bool> shape_matters;
 };
 using PlannedGraphPtr = std::shared_ptr<const PlannedGraph>;
 
-// Bodies that are in use, by the graph that they were made of: plans for several shape classes of
-// one graph run the same bodies, and so the plans that those have. Thread-safe.
+// Bodies that are in use, by the graph that they were made of, and what is left of graphs after
+// their host steps: plans for several shape classes of one graph run the same bodies and the same
+// rests where these are equal, and so the plans that those have. Thread-safe.
 class BodyTable {
  public:
   // The body of If/Loop/Scan/MapRows ready to be planned; captures become trailing inputs.
   PlannedGraphPtr Get(const GraphPtr& body, const PlannedGraph& whole);
+  PlannedGraphPtr GetRest(Graph rest, const PlannedGraph& whole);
 
  private:
   struct Entry {
     std::weak_ptr<const Graph> source;  // the key's object, or gone
     std::weak_ptr<const PlannedGraph> planned;
   };
-  std::mutex mutex_;  // guards entries_
+  std::mutex mutex_;  // guards what follows
   std::map<const Graph*, Entry> entries_;
+  std::vector<std::weak_ptr<const PlannedGraph>> rests_;
 };
 
 // Index into the values that a running plan holds.

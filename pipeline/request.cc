@@ -3,20 +3,26 @@
 namespace plexus {
 namespace {
 
-// The shape class: dtype and dimensions of every input. Values never enter.
-std::string ShapeKey(const Tensors& inputs) {
+// The shape class: dtype of every input, and dimensions of those that plans depend on. Values never
+// enter.
+std::string ShapeKey(const PlannedGraph& graph, const Tensors& inputs) {
   std::string key;
-  for (const Tensor& t : inputs) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& t = inputs[i];
     key.push_back(static_cast<char>(t.dtype()));
+    if (!graph.shape_matters[i]) continue;
     key.push_back(static_cast<char>(t.rank()));
     key.append(reinterpret_cast<const char*>(t.shape().data()), t.shape().size() * sizeof(int64_t));
   }
   return key;
 }
 
-std::vector<KnownInput> KnownInputs(const Tensors& inputs) {
+std::vector<KnownInput> KnownInputs(const PlannedGraph& graph, const Tensors& inputs) {
   std::vector<KnownInput> known;
-  for (const Tensor& t : inputs) known.push_back({t.dtype(), t.shape(), std::nullopt});
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    known.push_back({inputs[i].dtype(), std::nullopt, std::nullopt});
+    if (graph.shape_matters[i]) known.back().shape = inputs[i].shape();
+  }
   return known;
 }
 
@@ -40,7 +46,8 @@ struct Request::PlanAwaiter {
   bool await_ready() const { return false; }
   bool await_suspend(std::coroutine_handle<> handle) {
     RequestEnvironment& env = request.env_;
-    auto build = [self = request.shared_from_this(), graph = graph, known = KnownInputs(inputs)] {
+    auto build = [self = request.shared_from_this(), graph = graph,
+                  known = KnownInputs(*graph, inputs)] {
       RequestEnvironment& env = self->env_;
       const TimePoint from = self->TraceFrom();
       Result<GraphPlanPtr> plan = BuildPlan(*graph, known, env.folding, env.compiler);
@@ -50,7 +57,7 @@ struct Request::PlanAwaiter {
     // The waiter may run, and this frame may be gone, before GetOrBuild returns: nothing of this
     // object is touched after a null result.
     PlanCache& plans = env.plans;
-    GraphPlanPtr ready = plans.GetOrBuild(*graph, ShapeKey(inputs), std::move(build),
+    GraphPlanPtr ready = plans.GetOrBuild(*graph, ShapeKey(*graph, inputs), std::move(build),
                                           [this, handle](Result<GraphPlanPtr> built) {
                                             result = std::move(built);
                                             waited = true;

@@ -52,6 +52,28 @@ TEST_P(RuntimeTest, RunsAStaticGraphForEveryShapeItIsGiven) {
   EXPECT_EQ(runtime_->cache_stats().hits, 1u);
 }
 
+// An image goes to host steps alone until it has a fixed size: what follows is compiled once.
+TEST_P(RuntimeTest, ImagesOfAllSizesShareOnePlan) {
+  GraphMaker g;
+  const ValueId image = g.In("image", {-1, -1, 1}, DType::kUint8);
+  const ValueId small =
+      g.Op("ResizeImage", {image}, DType::kUint8, {{"size", std::vector<int64_t>{2, 2}}}, "plexus");
+  const ValueId turned = g.Op("Rotate180", {small}, DType::kUint8, {}, "plexus");
+  const auto to_float = static_cast<int64_t>(DType::kFloat32);
+  const ValueId floats = g.Op("Cast", {turned}, DType::kFloat32, {{"to", to_float}});
+  g.Out(g.Op("Mul", {floats, g.Const(Tensor::Scalar(0.5f))}));
+  const ExecutablePtr m = Load(g);
+  for (int64_t side : {4, 6, 8}) {
+    const Tensor grey =
+        Tensor::Of<uint8_t>(DType::kUint8, {side, side, 1}, std::vector<uint8_t>(side * side, 100));
+    RunResult r = runtime_->Run(m, {grey});
+    ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+    EXPECT_EQ(Values(r.outputs[0]), std::vector<float>(4, 50.0f));
+  }
+  EXPECT_EQ(runtime_->cache_stats().misses, 2u);  // the whole, and what follows the host steps
+  EXPECT_EQ(runtime_->cache_stats().hits, 4u);
+}
+
 TEST_P(RuntimeTest, RejectsInputsThatDoNotFit) {
   GraphMaker g;
   g.Out(g.Op("Relu", {g.In("x", {-1, 3})}));

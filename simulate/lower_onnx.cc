@@ -21,7 +21,8 @@ Result<std::vector<KnownInput>> Inputs(const Graph& graph, std::map<std::string,
       input.shape = given->second;
       shapes.erase(given);
     } else if (value.shape.has_rank) {
-      for (const SymbolicDim& dim : value.shape.dims) input.shape.push_back(dim.value.value_or(1));
+      Shape& shape = input.shape.emplace();
+      for (const SymbolicDim& dim : value.shape.dims) shape.push_back(dim.value.value_or(1));
     } else {
       return InvalidArgumentError("input '" + value.name + "': the model does not say its shape");
     }

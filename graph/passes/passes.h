@@ -32,7 +32,7 @@ Status FoldConstants(Graph& graph, const Evaluator& evaluator,
 // an incomplete shape. kInvalidArgument names the input or node at fault.
 struct KnownInput {
   DType dtype = DType::kUndefined;
-  Shape shape;
+  std::optional<Shape> shape;  // nothing: to be found when it runs
   std::optional<Tensor> contents;
 };
 Result<Graph> Specialize(const Graph& graph, std::span<const KnownInput> inputs,

@@ -284,21 +284,23 @@ Status CheckInput(const Graph& graph, size_t i, const KnownInput& given) {
     return InvalidArgumentError(what + "is " + std::string(DTypeName(given.dtype)) + ", wanted " +
                                 std::string(DTypeName(declared.dtype)));
   }
-  const Status size = NumElements(given.shape).status();
+  if (!given.shape) return OkStatus();
+  const Shape& shape = *given.shape;
+  const Status size = NumElements(shape).status();
   if (!size.ok()) return size.WithContext(what);
   if (declared.shape.has_rank) {
-    bool fits = declared.shape.dims.size() == given.shape.size();
-    for (size_t d = 0; fits && d < given.shape.size(); ++d) {
+    bool fits = declared.shape.dims.size() == shape.size();
+    for (size_t d = 0; fits && d < shape.size(); ++d) {
       const auto& dim = declared.shape.dims[d].value;
-      fits = !dim || *dim == given.shape[d];
+      fits = !dim || *dim == shape[d];
     }
     if (!fits) {
-      return InvalidArgumentError(what + "has shape " + ShapeToString(given.shape) + ", wanted " +
+      return InvalidArgumentError(what + "has shape " + ShapeToString(shape) + ", wanted " +
                                   declared.shape.ToString());
     }
   }
   if (given.contents &&
-      (given.contents->dtype() != given.dtype || given.contents->shape() != given.shape)) {
+      (given.contents->dtype() != given.dtype || given.contents->shape() != shape)) {
     return InvalidArgumentError(what + "the given contents have another type or shape");
   }
   return OkStatus();
