@@ -28,8 +28,8 @@ NOTICE = [
 ]
 TICKET = [
     ("Seat 47B", 52, "DejaVuSans-Bold.ttf"),
-    ("Row 16, window", 40, "DejaVuSans.ttf"),
-    ("Doors open at 19:30", 32, "DejaVuSans.ttf"),
+    ("Row 16 window", 44, "DejaVuSans.ttf"),
+    ("Begins at 19:30", 44, "DejaVuSans.ttf"),
 ]
 
 
@@ -59,7 +59,7 @@ def main():
     IMAGES.mkdir(exist_ok=True)
     save(page_of(RECEIPT, (560, 480), 72), "receipt.png")
     save(page_of(NOTICE, (760, 420), 92, turned=2), "notice.png")
-    ticket = page_of(TICKET, (520, 320), 84)
+    ticket = page_of(TICKET, (560, 340), 90)
     save(ticket.rotate(-9, Image.Resampling.BICUBIC, expand=True, fillcolor=255), "ticket.png")
     save(Image.new("L", (320, 240), 255), "blank.png")
 

@@ -46,6 +46,13 @@ PACKAGES = {
         "basic_pitch/saved_models/icassp_2022/",
         "nmp.onnx",
     ),
+    "rapidocr_onnxruntime": (
+        "1.4.4",
+        "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf",
+        [],
+        "rapidocr_onnxruntime/models/",
+        "ch_PP-OCRv4_det_infer.onnx",
+    ),
     "onnx": (
         "1.22.0",
         "1d0a2bdb15eb2b3cb65c438f3423d9620d14fdce32f92380e6bb1b2e09568ef5",

@@ -2,7 +2,8 @@
 """Writes examples/expected.json: what ONNX Runtime answers to every sample request.
 
 Each pipeline is written out here in numpy and ONNX Runtime, independently of examples/pipelines.
-Needs scripts/setup.sh --bench, scripts/fetch_models.py and `scripts/make_models.py samples`.
+Text on images is read by RapidOCR's own code. Needs scripts/setup.sh --bench --ocr,
+scripts/fetch_models.py and `scripts/make_models.py samples`.
 
     build/venv/bin/python scripts/make_expected.py [--check]     (--check compares, writes nothing)
 """
@@ -64,6 +65,11 @@ MUSIC_HEADS = {
     "contour": "StatefulPartitionedCall:0",
 }
 MUSIC_EVERY = 8  # of the rows, one in so many is kept: all of them would be megabytes
+OCR_IMAGES = ("receipt.png", "notice.png", "ticket.png", "blank.png")
+OCR_WIDTHS = (320, 480, 640, 960, 1280)  # of the recogniser's input, as in examples/pipelines
+DIGITS = "0123456789.,:-"
+TEXT_TOLERANCE = 0.05  # absolute: scores are probabilities, of crops that may be a pixel apart
+BOX_TOLERANCE = 2.0  # pixels
 CNNS = ("resnet18", "mobilenetv2")
 IMAGE_SEEDS = (1, 2)
 
@@ -220,6 +226,51 @@ def music_cases():
         yield case("music-notes", "music", clip, "audio", "INT16", [len(samples)], outputs)
 
 
+def ctc_text(probabilities, characters, allowed=None):
+    """Best path of f32[T,C]: (text, mean probability of its characters). Class 0 is the blank."""
+    text, scores, before = "", [], 0
+    for step in probabilities:
+        best = int(step.argmax())
+        if best not in (0, before) and (allowed is None or characters[best] in allowed):
+            text += characters[best]
+            scores.append(step[best])
+        before = best
+    return text, float(np.mean(scores)) if scores else 0.0
+
+
+def ocr_cases():
+    # Only here: these packages are for this script alone.
+    import cv2
+    from rapidocr_onnxruntime import RapidOCR
+
+    engine = RapidOCR()
+    characters = engine.text_rec.postprocess_op.character
+    for name in OCR_IMAGES:
+        image = cv2.imread(str(sample_inputs.EXAMPLES / "images" / name))
+        boxes, _ = engine.auto_text_det(image)
+        boxes = [] if boxes is None else boxes
+        crops = engine.text_cls(engine.get_crop_img_list(image, boxes))[0] if boxes else []
+        found = {"ocr": [], "ocr-digits": []}
+        for crop in crops:
+            natural = -(-48 * crop.shape[1] // crop.shape[0])
+            width = next((w for w in OCR_WIDTHS if w >= natural), OCR_WIDTHS[-1])
+            pixels = engine.text_rec.resize_norm_img(crop, width / 48)[None]
+            if pixels.shape[3] != width:
+                raise SystemExit(f"error: {name}: a crop became {pixels.shape}, not {width} wide")
+            probabilities = engine.text_rec.session(pixels)[0][0]
+            found["ocr"].append(ctc_text(probabilities, characters))
+            found["ocr-digits"].append(ctc_text(probabilities, characters, DIGITS))
+        corners = np.array(boxes, np.float32).reshape(-1, 4, 2)
+        for pipeline, lines in found.items():
+            scores = [score for _, score in lines]
+            outputs = [
+                output("text", "BYTES", [len(lines)], [text for text, _ in lines]),
+                output("score", "FP32", [len(lines)], rounded(scores), TEXT_TOLERANCE),
+                output("box", "FP32", corners.shape, rounded(corners), BOX_TOLERANCE),
+            ]
+            yield case(pipeline, "file", f"images/{name}", "image", "BYTES", [1], outputs)
+
+
 def cnn_cases():
     for name in CNNS:
         model = session(generated(name))
@@ -262,6 +313,7 @@ def main():
         *stream_wake_cases(),
         *file_type_cases(),
         *music_cases(),
+        *ocr_cases(),
         *cnn_cases(),
     ]
     if args.check:

@@ -234,6 +234,9 @@ def shown(outputs):
 def summary(outputs):
     """The same in a few words for the table."""
     words = []
+    lines = [data for datatype, _, data in outputs.values() if datatype == "BYTES"]
+    if len(outputs) > 2 and lines:  # a text's lines
+        return " / ".join(lines[0]) or "no text"
     if len(outputs) > 2:  # of each the largest
         rows = max(shape[0] for _, shape, _ in outputs.values())
         best = (f"{name} {max(data):.2f}" for name, (_, _, data) in outputs.items() if data)
@@ -242,7 +245,7 @@ def summary(outputs):
         if datatype == "BYTES":
             words.append(" ".join(data))
         elif len(data) == 0:
-            words.append("no rows: too short")
+            words.append("no rows")
         elif len(data) == 1:
             words.append(f"{data[0]:.4f}")
         elif len(shape) == 2 and shape[0] == 1 and shape[1] > 100:
