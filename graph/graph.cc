@@ -1,6 +1,7 @@
 #include "graph/graph.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace plexus {
 namespace {
@@ -248,6 +249,9 @@ void Graph::RemoveDead() {
 
 namespace {
 
+// 0 and -0 differ, and a NaN is itself.
+bool SameBits(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
+
 bool SameAttribute(const Attribute& a, const Attribute& b) {
   if (a.index() != b.index()) return false;
   if (const auto* tensor = std::get_if<Tensor>(&a)) {
@@ -257,11 +261,16 @@ bool SameAttribute(const Attribute& a, const Attribute& b) {
     const GraphPtr& other = std::get<GraphPtr>(b);
     return *body == other || (*body && other && SameGraph(**body, *other));
   }
+  if (const auto* number = std::get_if<float>(&a)) return SameBits(*number, std::get<float>(b));
+  if (const auto* numbers = std::get_if<std::vector<float>>(&a)) {
+    const auto& others = std::get<std::vector<float>>(b);
+    return std::equal(numbers->begin(), numbers->end(), others.begin(), others.end(), SameBits);
+  }
   return std::visit(
       [&](const auto& value) {
         using T = std::decay_t<decltype(value)>;
-        if constexpr (std::is_same_v<T, Tensor> || std::is_same_v<T, GraphPtr>) {
-          return false;  // compared above
+        if constexpr (std::is_same_v<T, Tensor>) {
+          return false;  // compared above; tensors have no ==
         } else {
           return value == std::get<T>(b);
         }

@@ -121,6 +121,11 @@ TEST(GraphTest, SameGraphSeesEveryDifferenceButTheName) {
   other.nodes()[0].attributes["tensor"] = Tensor::Scalar(9);
   EXPECT_FALSE(SameGraph(graph, other));
   other = make(1, 3, "a", 4);
+  Graph signs = make(1, 3, "a", 4);
+  other.nodes()[0].attributes["alpha"] = 0.0f;
+  signs.nodes()[0].attributes["alpha"] = -0.0f;
+  EXPECT_FALSE(SameGraph(signs, other));
+  other = make(1, 3, "a", 4);
   Graph body;
   body.AddInput(Value{});
   other.nodes()[0].attributes["body"] = std::make_shared<const Graph>(body);

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "base/hash.h"
 #include "graph/passes/fused_ops.h"
 #include "graph/shape_inference.h"
 #include "paths/unit.h"
@@ -51,47 +52,52 @@ bool RunsOnHostAnyway(const Node& node) {
   return !HasShapeRule(node);
 }
 
-bool ShapeMatters(const Graph& graph, ValueId id);
+std::vector<bool> ShapesThatMatter(const Graph& graph);
 
-// Whether a body of `node` reads the shape of the value that is its implicit input `i`.
-bool MattersToBodies(const Node& node, size_t i) {
+// Marks what goes into `node`'s subgraphs and is read there by nodes to which its shape matters.
+void MarkForBodies(const Node& node, std::vector<bool>& matters) {
+  const auto mark = [&](ValueId id) {
+    if (id.valid()) matters[id.value()] = true;
+  };
+  const bool rows = node.domain == kPlexusDomain && node.op == "MapRows";
   for (const auto& [name, attribute] : node.attributes) {
     const auto* body = std::get_if<GraphPtr>(&attribute);
     if (body == nullptr) continue;
-    if (i >= (*body)->captures().size()) return true;
-    const ValueId capture = (*body)->captures()[i];
-    if (capture.valid() && ShapeMatters(**body, capture)) return true;
+    const std::vector<bool> inner = ShapesThatMatter(**body);
+    const auto mark_if_read = [&](const std::vector<ValueId>& given,
+                                  const std::vector<ValueId>& taken) {
+      for (size_t i = 0; i < given.size(); ++i) {
+        const bool unread = i < taken.size() && (!taken[i].valid() || !inner[taken[i].value()]);
+        if (!unread) mark(given[i]);
+      }
+    };
+    mark_if_read(node.implicit_inputs, (*body)->captures());
+    if (rows) mark_if_read(node.inputs, (*body)->inputs());
   }
-  return false;
 }
 
-bool MattersToNode(const Graph& graph, const Node& node, ValueId id) {
-  for (size_t i = 0; i < node.implicit_inputs.size(); ++i) {
-    if (node.implicit_inputs[i] == id && MattersToBodies(node, i)) return true;
-  }
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (node.inputs[i] != id) continue;
-    if (node.op == "Identity" && node.domain.empty()) {
-      if (ShapeMatters(graph, node.outputs[0])) return true;
-    } else if (node.op == "MapRows" && IsStage(node)) {
-      const Graph* body = node.GraphAttr("body");
-      if (body == nullptr || i >= body->inputs().size()) return true;
-      if (ShapeMatters(*body, body->inputs()[i])) return true;
-    } else if (!RunsOnHostAnyway(node)) {
-      return true;
+// Per value of `graph`: whether a plan depends on its shape.
+std::vector<bool> ShapesThatMatter(const Graph& graph) {
+  std::vector<bool> matters(graph.num_values(), false);
+  // Readers first: what goes through an Identity matters if what comes out of it does.
+  for (size_t n = graph.num_nodes(); n-- > 0;) {
+    const Node& node = graph.nodes()[n];
+    MarkForBodies(node, matters);
+    bool all = !RunsOnHostAnyway(node);
+    if (node.op == "Identity" && node.domain.empty() && node.outputs[0].valid()) {
+      all = matters[node.outputs[0].value()];
+    }
+    for (ValueId id : node.inputs) {
+      if (all && id.valid()) matters[id.value()] = true;
     }
   }
-  return false;
+  return matters;
 }
 
-bool ShapeMatters(const Graph& graph, ValueId id) {
-  return std::any_of(graph.nodes().begin(), graph.nodes().end(),
-                     [&](const Node& node) { return MattersToNode(graph, node, id); });
-}
-
-std::vector<bool> ShapesThatMatter(const Graph& graph) {
+std::vector<bool> InputShapesThatMatter(const Graph& graph) {
+  const std::vector<bool> all = ShapesThatMatter(graph);
   std::vector<bool> matter;
-  for (ValueId id : graph.inputs()) matter.push_back(ShapeMatters(graph, id));
+  for (ValueId id : graph.inputs()) matter.push_back(all[id.value()]);
   return matter;
 }
 
@@ -156,6 +162,18 @@ bool MayTakeRows(const Graph& region) {
          std::all_of(region.inputs().begin(), region.inputs().end(), one_row) &&
          std::all_of(region.outputs().begin(), region.outputs().end(), one_row) &&
          IsDeterministic(region);
+}
+
+// Of what differs between rests of one graph: which values there are, their shapes and contents.
+uint64_t HashOfValues(const Graph& graph) {
+  uint64_t hash = graph.num_nodes();
+  for (const Value& value : graph.values()) {
+    hash = HashCombine(hash, reinterpret_cast<uintptr_t>(value.constant.get()));
+    for (const SymbolicDim& dim : value.shape.dims) {
+      hash = HashCombine(hash, static_cast<uint64_t>(dim.value.value_or(-1)));
+    }
+  }
+  return hash;
 }
 
 // Builds one GraphPlan; a class only to share the slot table between its steps.
@@ -490,14 +508,14 @@ PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
       graph(std::move(g)),
       options(std::move(o)),
       bodies(std::make_shared<BodyTable>()),
-      shape_matters(ShapesThatMatter(graph)) {}
+      shape_matters(InputShapesThatMatter(graph)) {}
 
 PlannedGraph::PlannedGraph(Graph g, const PlannedGraph& whole)
     : id(NextPlannedGraphId()),
       graph(std::move(g)),
       options(whole.options),
       bodies(whole.bodies),
-      shape_matters(ShapesThatMatter(graph)) {}
+      shape_matters(InputShapesThatMatter(graph)) {}
 
 PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) {
   std::lock_guard lock(mutex_);
@@ -514,14 +532,16 @@ PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) 
 }
 
 PlannedGraphPtr BodyTable::GetRest(Graph rest, const PlannedGraph& whole) {
+  const uint64_t hash = HashOfValues(rest);
   std::lock_guard lock(mutex_);
-  std::erase_if(rests_, [](const auto& weak) { return weak.expired(); });
-  for (const auto& weak : rests_) {
-    const PlannedGraphPtr known = weak.lock();
+  std::erase_if(rests_, [](const auto& entry) { return entry.second.expired(); });
+  const auto [begin, end] = rests_.equal_range(hash);
+  for (auto it = begin; it != end; ++it) {
+    const PlannedGraphPtr known = it->second.lock();
     if (known != nullptr && SameGraph(known->graph, rest)) return known;
   }
   auto made = std::make_shared<const PlannedGraph>(std::move(rest), whole);
-  rests_.push_back(made);
+  rests_.emplace(hash, made);
   return made;
 }
 

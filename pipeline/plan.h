@@ -59,7 +59,7 @@ class BodyTable {
   };
   std::mutex mutex_;  // guards what follows
   std::map<const Graph*, Entry> entries_;
-  std::vector<std::weak_ptr<const PlannedGraph>> rests_;
+  std::multimap<uint64_t, std::weak_ptr<const PlannedGraph>> rests_;  // by a hash
 };
 
 // Index into the values that a running plan holds.

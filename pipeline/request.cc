@@ -26,10 +26,16 @@ std::vector<KnownInput> KnownInputs(const PlannedGraph& graph, const Tensors& in
   return known;
 }
 
-bool IsLongForAWorker(const Tensors& inputs) {
+bool IsLongForAWorker(const Node& node, const Tensors& inputs) {
+  if (node.op == "DecodeImage") return true;  // a small file may hold a large image
   constexpr size_t kBytes = 64 << 10;
   size_t bytes = 0;
-  for (const Tensor& t : inputs) bytes += t.defined() ? t.num_elements() * 4 : 0;
+  for (const Tensor& t : inputs) {
+    if (!t.defined()) continue;
+    bytes += t.num_elements() * 4;
+    if (t.dtype() != DType::kString) continue;
+    for (const std::string& text : t.strings()) bytes += text.size();
+  }
   return bytes > kBytes;
 }
 
@@ -286,6 +292,11 @@ Duration Request::Left() const {
 
 Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, int depth) {
   if (depth > kMaxBodyDepth) co_return ResourceExhaustedError("control flow nests too deeply");
+  if (inputs.size() != graph->shape_matters.size()) {
+    co_return InvalidArgumentError("graph '" + graph->graph.name + "' has " +
+                                   std::to_string(graph->shape_matters.size()) + " inputs, given " +
+                                   std::to_string(inputs.size()));
+  }
   Status alive = CheckAlive();
   if (!alive.ok()) co_return alive;
   PlanAwaiter plan_awaiter{*this, graph, inputs};
@@ -358,7 +369,7 @@ Task<Result<Tensors>> Request::RunHostStep(const HostStep* step, Tensors inputs,
   } else if (!step->bodies.empty() && node.op == "MapRows") {
     outputs = co_await RunMapRows(step, std::move(inputs), std::move(captures), depth);
   } else {
-    if (!step->bodies.empty() || IsLongForAWorker(inputs)) {
+    if (!step->bodies.empty() || IsLongForAWorker(node, inputs)) {
       HostPoolAwaiter to_pool{env_.plans};
       co_await to_pool;
     }

@@ -52,26 +52,130 @@ TEST_P(RuntimeTest, RunsAStaticGraphForEveryShapeItIsGiven) {
   EXPECT_EQ(runtime_->cache_stats().hits, 1u);
 }
 
+// uint8[h,w,1], all 100.
+Tensor Grey(int64_t h, int64_t w) {
+  return Tensor::Of<uint8_t>(DType::kUint8, {h, w, 1}, std::vector<uint8_t>(h * w, 100));
+}
+
+ValueId Shrunk(GraphMaker& g, ValueId image) {
+  return g.Op("ResizeImage", {image}, DType::kUint8, {{"size", std::vector<int64_t>{2, 2}}},
+              "plexus");
+}
+
 // An image goes to host steps alone until it has a fixed size: what follows is compiled once.
 TEST_P(RuntimeTest, ImagesOfAllSizesShareOnePlan) {
   GraphMaker g;
   const ValueId image = g.In("image", {-1, -1, 1}, DType::kUint8);
-  const ValueId small =
-      g.Op("ResizeImage", {image}, DType::kUint8, {{"size", std::vector<int64_t>{2, 2}}}, "plexus");
-  const ValueId turned = g.Op("Rotate180", {small}, DType::kUint8, {}, "plexus");
+  const ValueId turned = g.Op("Rotate180", {Shrunk(g, image)}, DType::kUint8, {}, "plexus");
   const auto to_float = static_cast<int64_t>(DType::kFloat32);
   const ValueId floats = g.Op("Cast", {turned}, DType::kFloat32, {{"to", to_float}});
   g.Out(g.Op("Mul", {floats, g.Const(Tensor::Scalar(0.5f))}));
   const ExecutablePtr m = Load(g);
   for (int64_t side : {4, 6, 8}) {
-    const Tensor grey =
-        Tensor::Of<uint8_t>(DType::kUint8, {side, side, 1}, std::vector<uint8_t>(side * side, 100));
-    RunResult r = runtime_->Run(m, {grey});
+    RunResult r = runtime_->Run(m, {Grey(side, side)});
     ASSERT_TRUE(r.status.ok()) << r.status.ToString();
     EXPECT_EQ(Values(r.outputs[0]), std::vector<float>(4, 50.0f));
   }
   EXPECT_EQ(runtime_->cache_stats().misses, 2u);  // the whole, and what follows the host steps
   EXPECT_EQ(runtime_->cache_stats().hits, 4u);
+}
+
+std::vector<int64_t> Ints(const Tensor& t) { return ToInt64Vector(t).value(); }
+
+TEST_P(RuntimeTest, ImagesWhoseSizeIsReadDoNotShareAPlan) {
+  GraphMaker g;
+  const ValueId image = g.In("image", {-1, -1, 1}, DType::kUint8);
+  g.Out(Shrunk(g, image));
+  g.Out(g.Op("Shape", {g.Op("Identity", {image}, DType::kUint8)}, DType::kInt64));
+  const ExecutablePtr m = Load(g);
+  for (int64_t side : {4, 6, 8}) {
+    RunResult r = runtime_->Run(m, {Grey(side, 3)});
+    ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+    EXPECT_EQ(Ints(r.outputs[1]), (std::vector<int64_t>{side, 3, 1}));
+  }
+}
+
+// The branch reads the image's size when the data chooses it, which is not before the run.
+TEST_P(RuntimeTest, ABranchThatReadsTheSizeOfAnImageSeesEachOne) {
+  const auto branch = [](bool small) {
+    GraphMaker b;
+    Value captured;
+    captured.name = "captured";
+    captured.dtype = DType::kUint8;
+    ValueId image = b.graph.AddValue(captured);
+    b.graph.captures() = {image};
+    if (small) image = Shrunk(b, image);
+    b.Out(b.Op("Shape", {image}, DType::kInt64));
+    return b.Done();
+  };
+  GraphMaker g;
+  const ValueId image = g.In("image", {-1, -1, 1}, DType::kUint8);
+  const ValueId small = g.In("small", {}, DType::kBool);
+  const ValueId size = g.Op("If", {small}, DType::kInt64,
+                            {{"then_branch", branch(true)}, {"else_branch", branch(false)}});
+  g.graph.nodes().back().implicit_inputs = {image};
+  g.Out(size);
+  const ExecutablePtr m = Load(g);
+  for (int64_t side : {4, 6, 8}) {
+    for (uint8_t shrink : {0, 1}) {
+      RunResult r =
+          runtime_->Run(m, {Grey(side, 3), Tensor::Of<uint8_t>(DType::kBool, {}, {shrink})});
+      ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+      EXPECT_EQ(Ints(r.outputs[0]),
+                shrink ? (std::vector<int64_t>{2, 2, 1}) : (std::vector<int64_t>{side, 3, 1}));
+    }
+  }
+}
+
+// What is left after a host step is one graph for several shapes, unless a shape went into it.
+TEST_P(RuntimeTest, RestsThatHoldAShapeOfTheirOwnStayApart) {
+  GraphMaker g;
+  const ValueId x = g.In("x", {-1});
+  const ValueId where = g.Op("NonZero", {x}, DType::kInt64);
+  g.Out(g.Op("Add", {where, g.Op("Shape", {x}, DType::kInt64)}, DType::kInt64));
+  const ExecutablePtr m = Load(g);
+  for (int64_t size : {3, 5, 3, 4}) {
+    std::vector<float> values(size, 0.0f);
+    values[2] = 1;
+    RunResult r = runtime_->Run(m, {Floats({size}, values)});
+    ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+    EXPECT_EQ(Ints(r.outputs[0]), (std::vector<int64_t>{2 + size}));
+  }
+}
+
+// A stage's rows: their number and their size may change with every request.
+TEST_P(RuntimeTest, RowsOfAllSizesAreMappedByTheirOwnPlans) {
+  GraphMaker body;
+  Value row;
+  row.name = "row";
+  row.dtype = DType::kFloat32;
+  const ValueId in = body.graph.AddInput(row);
+  body.Out(body.Op("Shape", {body.Op("NonZero", {in}, DType::kInt64)}, DType::kInt64));
+  body.Out(body.Op("Shape", {in}, DType::kInt64));
+  GraphMaker g;
+  const ValueId x = g.In("x", {-1, -1});
+  const ValueId found =
+      g.Op("MapRows", {x}, DType::kInt64, {{"stage", int64_t{1}}, {"body", body.Done()}}, "plexus");
+  Value sizes;
+  sizes.name = "sizes";
+  sizes.dtype = DType::kInt64;
+  g.graph.nodes().back().outputs.push_back(g.graph.AddValue(sizes));
+  g.Out(found);
+  g.Out(g.graph.nodes().back().outputs[1]);
+  const ExecutablePtr m = Load(g);
+  for (const auto& [rows, columns] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 3}, {2, 3}, {1, 4}}) {
+    RunResult r =
+        runtime_->Run(m, {Floats({rows, columns}, std::vector<float>(rows * columns, 1))});
+    ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+    std::vector<int64_t> counts, shapes;
+    for (int64_t i = 0; i < rows; ++i) {
+      counts.insert(counts.end(), {2, columns});
+      shapes.insert(shapes.end(), {1, columns});
+    }
+    EXPECT_EQ(Ints(r.outputs[0]), counts);
+    EXPECT_EQ(Ints(r.outputs[1]), shapes);
+  }
 }
 
 TEST_P(RuntimeTest, RejectsInputsThatDoNotFit) {

@@ -163,7 +163,7 @@ TEST_F(ShareTest, TenantsDoTheirOwnWorkUnlessToldOtherwise) {
     RuntimeOptions options;
     options.share_across_tenants = across;
     Make(options);
-    const ExecutablePtr m = Load("m", {1, 2}, kLong);
+    const ExecutablePtr m = Load("m", {1, 2}, 10 * kLong);
     ASSERT_TRUE(runtime_->Run(m, {Input(1)}).status.ok());
     RequestAttributes other;
     other.tenant = TenantId(3);

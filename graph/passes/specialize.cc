@@ -284,7 +284,9 @@ Status CheckInput(const Graph& graph, size_t i, const KnownInput& given) {
     return InvalidArgumentError(what + "is " + std::string(DTypeName(given.dtype)) + ", wanted " +
                                 std::string(DTypeName(declared.dtype)));
   }
-  if (!given.shape) return OkStatus();
+  if (!given.shape) {
+    return given.contents ? InvalidArgumentError(what + "contents, but no shape") : OkStatus();
+  }
   const Shape& shape = *given.shape;
   const Status size = NumElements(shape).status();
   if (!size.ok()) return size.WithContext(what);

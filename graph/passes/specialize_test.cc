@@ -59,7 +59,8 @@ TEST_F(SpecializeTest, WrongInputsAreNamed) {
   t.Output(t.Op("y", "MatMul", {t.g.inputs()[0], t.Ramp("w", {4, 5})}));
   EXPECT_EQ(Error({}).code(), StatusCode::kInvalidArgument);
   EXPECT_NE(Error({Float({2, 4})}).message().find("input 'x'"), std::string::npos);
-  EXPECT_NE(Error({{DType::kInt32, Shape{2, 3}, {}}}).message().find("is int32"), std::string::npos);
+  EXPECT_NE(Error({{DType::kInt32, Shape{2, 3}, {}}}).message().find("is int32"),
+            std::string::npos);
   const Status contradiction = Error({Float({2, 3})});
   EXPECT_EQ(contradiction.code(), StatusCode::kInvalidArgument);
   EXPECT_NE(contradiction.message().find("MatMul node 'y'"), std::string::npos);
@@ -84,10 +85,11 @@ TEST_F(SpecializeTest, KnownContentsOfAnInputReachItsReaders) {
   const ValueId x = t.Input("x", {});
   const ValueId target = t.Input("target", {}, DType::kInt64);
   t.Output(t.Op("y", "Reshape", {x, target}));
-  EXPECT_EQ(Specialized({Float({2, 3}), {DType::kInt64, Shape{1}, Tensor::VectorInt64({6})}}).ToString(),
-            "graph t(%x: float32[2,3], %target: int64[1])\n"
-            "  %y = Reshape(%x, 6) : float32[6]\n"
-            "  return %y\n");
+  EXPECT_EQ(
+      Specialized({Float({2, 3}), {DType::kInt64, Shape{1}, Tensor::VectorInt64({6})}}).ToString(),
+      "graph t(%x: float32[2,3], %target: int64[1])\n"
+      "  %y = Reshape(%x, 6) : float32[6]\n"
+      "  return %y\n");
 }
 
 TEST_F(SpecializeTest, OutputsKeepTheirNames) {
