@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "paths/merge_rows.h"
 #include "paths/unit.h"
 
 namespace plexus {
@@ -47,6 +48,7 @@ class Merger {
     Graph graph = *units.graph;
     graph.RemoveDead();
     PLEXUS_RETURN_IF_ERROR(graph.SortTopologically());
+    PLEXUS_RETURN_IF_ERROR(MergeRowMaps(graph));
     return graph;
   }
 
