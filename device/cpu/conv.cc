@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "device/cpu/conv_transpose.h"
 #include "device/cpu/cpu_features.h"
 #include "device/cpu/gemm_job.h"
 #include "device/cpu/kernels/depthwise.h"
@@ -154,6 +155,7 @@ Status LowerConv(LoweringContext& context, const Node& node) {
 
 constexpr std::array kRules = {
     LoweringEntry{"", "Conv", LowerConv},
+    LoweringEntry{"", "ConvTranspose", LowerConvTranspose},
     LoweringEntry{"plexus", "Conv", LowerConv},
 };
 

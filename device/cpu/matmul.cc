@@ -19,12 +19,16 @@ struct Product {
 
 // Sizes and broadcasting of the leading axes.
 Status Resolve(const LoweringContext& context, Product& p) {
-  const Shape& a = context.shape(p.a);
+  Shape a = context.shape(p.a);
   const Shape& b = context.shape(p.b);
   if (a.empty() || b.empty() || (p.trans_a && a.size() < 2) || (p.trans_b && b.size() < 2)) {
     return UnimplementedError("scalar or transposed vector operand");
   }
-  if (p.trans_a) return UnimplementedError("transposed left operand");
+  if (p.trans_a) {
+    // Channels-last, [N, depth, rows] lies as the product reads it, and often does already.
+    if (a.size() != 3) return UnimplementedError("transposed left operand");
+    std::swap(a[1], a[2]);
+  }
   if (b.size() < 2) return UnimplementedError("vector right operand");
   const int64_t b_rows = b[b.size() - 2], b_columns = b[b.size() - 1];
   p.columns = p.trans_b ? b_rows : b_columns;
@@ -102,7 +106,8 @@ Status LowerProduct(LoweringContext& context, const Node& node, Product p) {
   job.base.depth = p.depth;
   job.base.last_column = p.columns;
 
-  PLEXUS_ASSIGN_OR_RETURN(Operand a, context.Read(p.a, Layout::kRowMajor));
+  PLEXUS_ASSIGN_OR_RETURN(Operand a,
+                          context.Read(p.a, p.trans_a ? Layout::kChannelsLast : Layout::kRowMajor));
   kernel.reads = {a};
   if (job.packed) {
     PLEXUS_ASSIGN_OR_RETURN(

@@ -20,11 +20,13 @@ struct Job {
   int bias = -1, residual = -1;  // operands
   float low = -std::numeric_limits<float>::infinity();
   float high = std::numeric_limits<float>::infinity();
-  std::optional<StepOp> activation;  // what is no clipping: applied to finished rows
+  bool hard_swish = false;
+  float scale = 1, shift = 0;        // behind it
+  std::optional<StepOp> activation;  // any other: applied to finished rows
   float p0 = 0, p1 = 0;
 };
 
-// The activation as bounds, or as a step.
+// The activation as bounds, as what the kernel does itself, or as a step.
 Status ReadActivation(const Node& node, Job& job) {
   const std::string name = node.StringAttr("activation", "");
   const std::vector<float> params = node.FloatsAttr("activation_params");
@@ -38,6 +40,11 @@ Status ReadActivation(const Node& node, Job& job) {
     job.high = params[1];
     return OkStatus();
   }
+  if (name == "HardSwish" || (name == "HardSwishAffine" && params.size() == 2)) {
+    job.hard_swish = true;
+    if (params.size() == 2) job.scale = params[0], job.shift = params[1];
+    return OkStatus();
+  }
   job.activation = FindStepOp(name, 1);
   if (!job.activation) return UnimplementedError("activation");
   if (!params.empty()) job.p0 = params[0];
@@ -49,8 +56,8 @@ Status ReadActivation(const Node& node, Job& job) {
 // 5x5 kernels 112 %; it applies these activations on the way.
 bool OneDnnIsFaster(const Job& job) {
   const WindowGeometry& g = job.g;
-  return BestIsa() == Isa::kAvx512 && !job.activation && g.kernel_height * g.kernel_width <= 9 &&
-         g.dilation_height == 1 && g.dilation_width == 1;
+  return BestIsa() == Isa::kAvx512 && !job.activation && !job.hard_swish &&
+         g.kernel_height * g.kernel_width <= 9 && g.dilation_height == 1 && g.dilation_width == 1;
 }
 
 // [C, 1, kh, kw] → [kh · kw][C].
@@ -90,6 +97,9 @@ void RunRow(const Job& job, int64_t image, int64_t oy, const BlockArgs& args) {
   r.pad_left = g.pad_left;
   r.low = job.low;
   r.high = job.high;
+  r.hard_swish = job.hard_swish;
+  r.scale = job.scale;
+  r.shift = job.shift;
   const int64_t at = (image * g.out_height + oy) * g.out_width * channels;
   r.y = args.Out<float>(0) + at;
   if (job.bias >= 0) r.bias = args.In<float>(job.bias);

@@ -34,6 +34,10 @@ inline __attribute__((always_inline)) void Finish(const DepthwiseRow& r, const L
                                                   int64_t ox, int v, V value) {
   if (r.residual) value += lane.Get(r.residual + ox * r.channels, v);
   value = AtMost(AtLeast(value, r.low), r.high);
+  if (r.hard_swish) {
+    value *= AtMost(AtLeast(value * (1.0f / 6) + 0.5f, 0.0f), 1.0f);
+    value = value * r.scale + r.shift;
+  }
   lane.Put(r.y + ox * r.channels, v, value);
 }
 

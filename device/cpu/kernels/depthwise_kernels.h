@@ -15,6 +15,8 @@ struct DepthwiseRow {
   int64_t kernel_rows = 0, kernel_width = 0;  // rows that lie in the image
   int64_t stride = 1, row_dilation = 1, dilation = 1, pad_left = 0;
   float low = 0, high = 0;  // clip the result
+  bool hard_swish = false;  // then v · clip(v / 6 + 1/2, 0, 1) · scale + shift
+  float scale = 1, shift = 0;
 };
 
 struct DepthwiseKernels {

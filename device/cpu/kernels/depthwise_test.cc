@@ -15,7 +15,7 @@ class Depthwise : public testing::TestWithParam<Case> {};
 
 TEST_P(Depthwise, EqualsTheReferenceWithBiasResidualAndActivation) {
   const Case& c = GetParam();
-  for (const char* activation : {"", "Relu", "Clip", "HardSwish"}) {
+  for (const char* activation : {"", "Relu", "Clip", "HardSwish", "HardSwishAffine", "Tanh"}) {
     for (bool residual : {false, true}) {
       KernelTester t;
       const Shape in = {2, c.channels, c.height, c.width};
@@ -28,6 +28,8 @@ TEST_P(Depthwise, EqualsTheReferenceWithBiasResidualAndActivation) {
       if (*activation) attributes["activation"] = std::string(activation);
       if (std::string(activation) == "Clip") {
         attributes["activation_params"] = std::vector<float>{0, 6};
+      } else if (std::string(activation) == "HardSwishAffine") {
+        attributes["activation_params"] = std::vector<float>{1.5f, -0.25f};
       }
       const ValueId x = t.Input(in);
       std::vector<ValueId> inputs = {x, w, b};
