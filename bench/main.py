@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "fairness": ("fairness", "a light tenant beside a flood, and weights 3:1"),
     "sched-overhead": ("sched_overhead", "ns per scheduling decision by policy and ready jobs"),
     "sharing-wake": ("sharing_wake", "six wake words on one shared path, against no sharing"),
+    "sharing-ocr": ("sharing_ocr", "text and numbers on the same images, against no sharing"),
     "sharing-sweep": ("sharing_sweep", "generated families: gain over shared part and fan-out"),
     "batching": ("batching", "batching policies under deadlines: simulated A100, and the real CPU"),
     "discovery": ("discovery", "seconds and memory to find what 10 to 500 pipelines share"),

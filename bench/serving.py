@@ -10,6 +10,7 @@ import json
 import pathlib
 import select
 import socket
+import struct
 import subprocess
 import time
 
@@ -63,6 +64,10 @@ class Server:
         """Processor time of all kernels so far."""
         return self.stats()["dispatcher"]["busy_ns"]
 
+    def processor_ns(self) -> int:
+        """Processor time of the whole process so far: host steps and the server's own as well."""
+        return time.clock_gettime_ns((~self.process.pid << 3) | 2)  # clock_getcpuclockid(3)
+
     def sharing(self) -> dict:
         return self.stats()["sharing"]
 
@@ -72,27 +77,28 @@ class Server:
         return int(fields["RssAnon"].split()[0]) * 1024
 
 
+def _tensor(name: str, value):
+    """An input's entry in the JSON, and its bytes; `value` is an array or the bytes of one file."""
+    if isinstance(value, bytes):
+        datatype, shape, data = "BYTES", [1], struct.pack("<I", len(value)) + value
+    else:
+        datatype, shape, data = DATATYPES[str(value.dtype)], list(value.shape), value.tobytes()
+    parameters = {"binary_data_size": len(data)}
+    return {"name": name, "datatype": datatype, "shape": shape, "parameters": parameters}, data
+
+
 def encode(inputs: dict, binary_outputs: bool = False):
-    """One binary request body of named arrays, and the length of its JSON."""
-    head = {
-        "inputs": [
-            {
-                "name": name,
-                "datatype": DATATYPES[str(array.dtype)],
-                "shape": list(array.shape),
-                "parameters": {"binary_data_size": array.nbytes},
-            }
-            for name, array in inputs.items()
-        ]
-    }
+    """One binary request body of named inputs, and the length of its JSON."""
+    tensors = [_tensor(name, value) for name, value in inputs.items()]
+    head = {"inputs": [entry for entry, _ in tensors]}
     if binary_outputs:
         head["parameters"] = {"binary_data_output": True}
     text = json.dumps(head).encode()
-    return text + b"".join(array.tobytes() for array in inputs.values()), len(text)
+    return text + b"".join(data for _, data in tensors), len(text)
 
 
 def decode(answer) -> dict:
-    """Outputs by name, of what Connection.receive gave; all f32."""
+    """Outputs by name, of what Connection.receive gave: f32, or texts where they came as JSON."""
     status, json_bytes, body = answer
     told = json.loads(body[:json_bytes] if json_bytes else body)
     if status != 200:
@@ -100,7 +106,8 @@ def decode(answer) -> dict:
     outputs, at = {}, json_bytes
     for output in told["outputs"]:
         if "data" in output:
-            array = np.asarray(output["data"], np.float32)
+            kind = object if output["datatype"] == "BYTES" else np.float32
+            array = np.asarray(output["data"], kind)
         else:
             size = output["parameters"]["binary_data_size"]
             array = np.frombuffer(body[at : at + size], np.float32)
@@ -162,11 +169,14 @@ class Crew:
     """Asks several names at once: a round is one request to each.
 
     Up to `in_flight` rounds are under way at a time; the next begins when one has all its answers.
+    `servers`: one for all names, or a list with one for each.
     """
 
-    def __init__(self, server: Server, names, in_flight: int = 1):
+    def __init__(self, servers, names, in_flight: int = 1):
         self.names = list(names)
-        self.lanes = [[Connection(server) for _ in self.names] for _ in range(in_flight)]
+        if isinstance(servers, Server):
+            servers = [servers] * len(self.names)
+        self.lanes = [[Connection(server) for server in servers] for _ in range(in_flight)]
         self.poll = select.poll()
         self.by_fd = {}
         for lane, connections in enumerate(self.lanes):
@@ -206,14 +216,17 @@ class Crew:
         return answers
 
 
-def busy_ms(server: Server, names, body, runs: int) -> dict:
-    """Processor times of single requests, by name; all are asked in turn, so that drift meets all."""
+def busy_ms(server: Server, names, body, runs: int, spent_ns=Server.busy_ns) -> dict:
+    """Processor times of single requests, by name; all are asked in turn, so that drift meets all.
+
+    `spent_ns`: the server's counter that says so.
+    """
     connection = Connection(server)
     times = {name: [] for name in names}
     for i in range(runs + 3):
         for name in names:
-            before = server.busy_ns()
+            before = spent_ns(server)
             connection.ask(name, *body)
             if i >= 3:
-                times[name].append((server.busy_ns() - before) / 1e6)
+                times[name].append((spent_ns(server) - before) / 1e6)
     return times
