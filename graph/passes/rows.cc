@@ -366,13 +366,13 @@ Result<Graph> SpecializeRows(const Graph& graph, std::span<const KnownInput> one
   }
   for (size_t i = 0; i < known.size(); ++i) {
     KnownInput& input = known[i];
-    if (input.shape.empty() || input.shape[0] != 1) {
+    if (!input.shape || input.shape->empty() || (*input.shape)[0] != 1) {
       return FailedPreconditionError("an input does not have one row");
     }
-    SymbolicShape shape = SymbolicShape::FromConcrete(input.shape);
+    SymbolicShape shape = SymbolicShape::FromConcrete(*input.shape);
     shape.dims[0] = {std::nullopt, "rows"};
     open.value(open.inputs()[i]).shape = std::move(shape);
-    input.shape[0] = rows;
+    (*input.shape)[0] = rows;
     input.contents.reset();
   }
   std::string why_not;
