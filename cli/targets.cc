@@ -227,7 +227,13 @@ Trial Try(const Target& target, const Shapes& given, Runtime& runtime) {
   }
   for (const PipelineState& state : servable.states) trial.inputs.push_back(state.initial);
   const RunResult result = runtime.Run(target.servable->executable, trial.inputs);
-  if (!result.status.ok() && open.empty()) {
+  const bool invented_text =
+      std::any_of(servable.inputs.begin(), servable.inputs.end(),
+                  [](const TensorMetadata& input) { return input.dtype == DType::kString; });
+  if (invented_text && result.status.code() == StatusCode::kInvalidArgument) {
+    // What stands in for a file need not be one.
+    if (open.empty()) trial.advice = "on text of our own: " + result.status.message();
+  } else if (!result.status.ok() && open.empty()) {
     trial.status = result.status.WithContext(
         trial.shapes.empty() ? "does not run" : "does not run on " + trial.shapes);
   }
