@@ -72,7 +72,7 @@ struct Sample {
   double mean_ns, variance_ns2;
   uint64_t samples;
 };
-struct Entry {
+struct FileEntry {
   ContentHash signature;
   uint32_t rows;
   std::vector<Sample> kernels;
@@ -83,7 +83,7 @@ Status Damaged(const std::filesystem::path& path, std::string_view why) {
                        "; remove it to start learning anew");
 }
 
-Result<std::vector<Entry>> Parse(const std::filesystem::path& path, std::string_view data) {
+Result<std::vector<FileEntry>> Parse(const std::filesystem::path& path, std::string_view data) {
   if (data.size() < kHeaderBytes + kChecksumBytes) return Damaged(path, "too short");
   if (data.substr(0, kMagic.size()) != kMagic) return Damaged(path, "not a profile file");
   const std::string_view body = data.substr(0, data.size() - kChecksumBytes);
@@ -98,9 +98,9 @@ Result<std::vector<Entry>> Parse(const std::filesystem::path& path, std::string_
                              std::to_string(kVersion));
   }
   const uint64_t count = reader.Int(8);
-  std::vector<Entry> entries;
+  std::vector<FileEntry> entries;
   for (uint64_t i = 0; i < count && !reader.failed(); ++i) {
-    Entry entry;
+    FileEntry entry;
     reader.Bytes(entry.signature.bytes.data(), entry.signature.bytes.size());
     entry.rows = static_cast<uint32_t>(reader.Int(4));
     const uint64_t kernels = reader.Int(4);
@@ -166,15 +166,47 @@ void TimeEstimate::Add(double sample_ns) {
       samples + 1);
 }
 
-ProgramProfile* ProfileStore::Get(const ContentHash& signature, uint32_t rows, size_t num_kernels) {
+ProgramProfilePtr ProfileStore::Get(const ContentHash& signature, uint32_t rows,
+                                    size_t num_kernels) {
   std::lock_guard lock(mutex_);
-  std::unique_ptr<ProgramProfile>& entry = map_[Key{signature, rows}];
-  if (entry == nullptr || entry->kernels.size() != num_kernels) {
-    if (entry != nullptr) retired_.push_back(std::move(entry));
-    entry = std::make_unique<ProgramProfile>();
-    entry->kernels = std::vector<TimeEstimate>(num_kernels);
+  const Key key{signature, rows};
+  const auto [it, is_new] = map_.try_emplace(key);
+  Entry& entry = it->second;
+  if (is_new) {
+    entry.used = used_.insert(used_.begin(), key);
+  } else {
+    used_.splice(used_.begin(), used_, entry.used);
+    if (entry.profile->kernels.size() == num_kernels) return entry.profile;
+    bytes_ -= BytesOf(entry.profile->kernels.size());
   }
-  return entry.get();
+  entry.profile = std::make_shared<ProgramProfile>();
+  entry.profile->kernels = std::vector<TimeEstimate>(num_kernels);
+  bytes_ += BytesOf(num_kernels);
+  ProgramProfilePtr profile = entry.profile;  // held: it is not forgotten now
+  ForgetLocked();
+  return profile;
+}
+
+std::shared_ptr<TimeEstimate> ProfileStore::GetPath(const ContentHash& what) {
+  const ProgramProfilePtr profile = Get(what, kPathRows, 1);
+  return {profile, profile->kernels.data()};
+}
+
+void ProfileStore::ForgetLocked() {
+  constexpr int kLook = 16;  // at those in use, at once
+  auto at = used_.end();
+  for (int in_use = 0; bytes_ > max_bytes_ && in_use < kLook && at != used_.begin();) {
+    --at;
+    const auto it = map_.find(*at);
+    // Nobody else can come by it meanwhile: only the store could give it away.
+    if (it->second.profile.use_count() > 1) {
+      ++in_use;
+      continue;
+    }
+    bytes_ -= BytesOf(it->second.profile->kernels.size());
+    map_.erase(it);
+    at = used_.erase(at);
+  }
 }
 
 Status ProfileStore::Load(const std::filesystem::path& path) {
@@ -187,22 +219,27 @@ Status ProfileStore::Load(const std::filesystem::path& path) {
   if (!in.read(data.data(), static_cast<std::streamsize>(size))) {
     return Damaged(path, "cannot be read");
   }
-  PLEXUS_ASSIGN_OR_RETURN(const std::vector<Entry> entries, Parse(path, data));
+  PLEXUS_ASSIGN_OR_RETURN(const std::vector<FileEntry> entries, Parse(path, data));
   std::lock_guard lock(mutex_);
-  for (const Entry& entry : entries) {
-    std::unique_ptr<ProgramProfile>& slot = map_[Key{entry.signature, entry.rows}];
-    if (slot == nullptr) {
-      slot = std::make_unique<ProgramProfile>();
-      slot->kernels = std::vector<TimeEstimate>(entry.kernels.size());
+  for (const FileEntry& entry : entries) {
+    const Key key{entry.signature, entry.rows};
+    const auto [it, is_new] = map_.try_emplace(key);
+    ProgramProfilePtr& profile = it->second.profile;
+    if (is_new) {
+      it->second.used = used_.insert(used_.end(), key);  // as it was saved: the last used first
+      profile = std::make_shared<ProgramProfile>();
+      profile->kernels = std::vector<TimeEstimate>(entry.kernels.size());
+      bytes_ += BytesOf(entry.kernels.size());
     }
-    if (slot->kernels.size() != entry.kernels.size()) continue;
+    if (profile->kernels.size() != entry.kernels.size()) continue;
     for (size_t k = 0; k < entry.kernels.size(); ++k) {
       const Sample& s = entry.kernels[k];
-      if (slot->kernels[k].samples() == 0) {
-        slot->kernels[k].Set(s.mean_ns, s.variance_ns2, s.samples);
+      if (profile->kernels[k].samples() == 0) {
+        profile->kernels[k].Set(s.mean_ns, s.variance_ns2, s.samples);
       }
     }
   }
+  ForgetLocked();
   return OkStatus();
 }
 
@@ -212,18 +249,19 @@ Status ProfileStore::Save(const std::filesystem::path& path) const {
   {
     std::lock_guard lock(mutex_);
     uint64_t count = 0;
-    for (const auto& [key, profile] : map_) count += HasSample(*profile) ? 1 : 0;
+    for (const auto& [key, entry] : map_) count += HasSample(*entry.profile) ? 1 : 0;
     PutInt(data, count, 8);
-    for (const auto& [key, profile] : map_) {
+    for (const Key& key : used_) {
+      const ProgramProfile& profile = *map_.at(key).profile;
       // A first sample may arrive meanwhile; the number of entries must stay what was announced.
       if (count == 0) break;
-      if (!HasSample(*profile)) continue;
+      if (!HasSample(profile)) continue;
       --count;
       data.append(reinterpret_cast<const char*>(key.signature.bytes.data()),
                   key.signature.bytes.size());
       PutInt(data, key.rows, 4);
-      PutInt(data, profile->kernels.size(), 4);
-      for (const TimeEstimate& e : profile->kernels) {
+      PutInt(data, profile.kernels.size(), 4);
+      for (const TimeEstimate& e : profile.kernels) {
         PutInt(data, std::bit_cast<uint64_t>(e.mean_ns()), 8);
         PutInt(data, std::bit_cast<uint64_t>(e.variance_ns2()), 8);
         PutInt(data, e.samples(), 8);
@@ -249,6 +287,11 @@ Status ProfileStore::Save(const std::filesystem::path& path) const {
 size_t ProfileStore::size() const {
   std::lock_guard lock(mutex_);
   return map_.size();
+}
+
+size_t ProfileStore::bytes() const {
+  std::lock_guard lock(mutex_);
+  return bytes_;
 }
 
 }  // namespace plexus

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -19,8 +20,9 @@ namespace plexus {
 // it, and once kTrusted samples are in, one sample counts for at most kOutlier means: a block whose
 // core was taken away must not make a kernel look slow, a kernel that became slow is still learned
 // within a few samples.
-// One writer at a time (the dispatcher that learns it); readers at any time may see a mean and a
-// variance of different samples.
+// Readers at any time may see a mean and a variance of different samples; of two writers at once
+// (the dispatcher that learns a kernel is alone, requests that learn a path may not be) one may be
+// lost.
 class TimeEstimate {
  public:
   static constexpr uint64_t kTrusted = 8;
@@ -46,12 +48,20 @@ struct ProgramProfile {
   std::vector<TimeEstimate> kernels;
 };
 
-// (program signature, rows) → profile. Thread-safe; pointers stay valid for the store's life.
+using ProgramProfilePtr = std::shared_ptr<ProgramProfile>;
+
+// (program signature, rows) → profile, and what is left of requests' paths. Thread-safe. Bounded:
+// beyond `max_bytes` the entries that were asked for longest ago are forgotten, but for those that
+// somebody holds.
 class ProfileStore {
  public:
+  explicit ProfileStore(size_t max_bytes = size_t{64} << 20) : max_bytes_(max_bytes) {}
+
   // The entry, made on first use with `num_kernels` empty estimates. A signature that comes back
-  // with another number of kernels (an older compiler's file) gets a fresh entry.
-  ProgramProfile* Get(const ContentHash& signature, uint32_t rows, size_t num_kernels);
+  // with another number of kernels (an older compiler's file) gets a fresh entry. rows: 1 or more.
+  ProgramProfilePtr Get(const ContentHash& signature, uint32_t rows, size_t num_kernels);
+  // One time that is not a program's: of a step of a request's path, say. `what` tells which.
+  std::shared_ptr<TimeEstimate> GetPath(const ContentHash& what);
 
   // A versioned, checksummed file. Load adds to the store, and what was learned in this process
   // wins; kNotFound when there is no file; a damaged one or another version's is kDataLoss and
@@ -60,8 +70,10 @@ class ProfileStore {
   Status Load(const std::filesystem::path& path);
   Status Save(const std::filesystem::path& path) const;
   size_t size() const;
+  size_t bytes() const;
 
  private:
+  static constexpr uint32_t kPathRows = 0;  // what is no program's
   struct Key {
     ContentHash signature;
     uint32_t rows;
@@ -72,9 +84,18 @@ class ProfileStore {
       return HashCombine(std::hash<ContentHash>()(k.signature), k.rows);
     }
   };
-  mutable std::mutex mutex_;  // guards map_ and retired_
-  std::unordered_map<Key, std::unique_ptr<ProgramProfile>, KeyHash> map_;
-  std::vector<std::unique_ptr<ProgramProfile>> retired_;  // replaced entries, still pointed at
+  struct Entry {
+    ProgramProfilePtr profile;
+    std::list<Key>::iterator used;
+  };
+  static size_t BytesOf(size_t num_kernels) { return 256 + num_kernels * sizeof(TimeEstimate); }
+  void ForgetLocked();
+
+  const size_t max_bytes_;
+  mutable std::mutex mutex_;  // guards everything below
+  std::unordered_map<Key, Entry, KeyHash> map_;
+  std::list<Key> used_;  // the one that was asked for last first
+  size_t bytes_ = 0;
 };
 
 }  // namespace plexus

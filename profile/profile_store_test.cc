@@ -84,7 +84,7 @@ TEST(TimeEstimateTest, ValuesThatAreNoTimesAreDropped) {
 
 TEST_F(ProfileStoreTest, SameProgramAndRowsShareOneEntry) {
   ProfileStore store;
-  ProgramProfile* a = store.Get(Signature(1), 1, 3);
+  const ProgramProfilePtr a = store.Get(Signature(1), 1, 3);
   EXPECT_EQ(store.Get(Signature(1), 1, 3), a);
   EXPECT_NE(store.Get(Signature(1), 2, 3), a);
   EXPECT_NE(store.Get(Signature(2), 1, 3), a);
@@ -92,20 +92,60 @@ TEST_F(ProfileStoreTest, SameProgramAndRowsShareOneEntry) {
   EXPECT_EQ(store.size(), 3u);
 }
 
-TEST_F(ProfileStoreTest, AnotherKernelCountReplacesTheEntryAndKeepsOldPointersValid) {
+TEST_F(ProfileStoreTest, AnotherKernelCountReplacesTheEntryAndKeepsTheOldForWhoHoldsIt) {
   ProfileStore store;
-  ProgramProfile* old = store.Get(Signature(1), 1, 3);
-  ProgramProfile* fresh = store.Get(Signature(1), 1, 5);
+  const ProgramProfilePtr old = store.Get(Signature(1), 1, 3);
+  const ProgramProfilePtr fresh = store.Get(Signature(1), 1, 5);
   EXPECT_NE(old, fresh);
   old->kernels[2].Add(1);
   EXPECT_EQ(fresh->kernels.size(), 5u);
+}
+
+TEST_F(ProfileStoreTest, TheLongestUnusedAreForgottenButNotWhatSomebodyHolds) {
+  ProfileStore store(4096);
+  const ProgramProfilePtr held = store.Get(Signature(0), 1, 2);
+  held->kernels[0].Add(5);
+  for (uint8_t i = 1; i < 200; ++i) {
+    store.Get(Signature(i), 1, 2)->kernels[0].Add(i);
+    store.Get(Signature(1), 1, 2);  // again and again
+    EXPECT_LE(store.bytes(), 4096u);
+  }
+  EXPECT_EQ(store.Get(Signature(0), 1, 2), held);
+  EXPECT_EQ(store.Get(Signature(1), 1, 2)->kernels[0].mean_ns(), 1);
+  EXPECT_EQ(store.Get(Signature(199), 1, 2)->kernels[0].mean_ns(), 199);
+  EXPECT_EQ(store.Get(Signature(100), 1, 2)->kernels[0].samples(), 0u);
+  // One program that is larger than the store is still learned while it is used.
+  EXPECT_EQ(store.Get(Signature(250), 1, 1000)->kernels.size(), 1000u);
+  // What a file holds beyond the limit goes, the longest unused first.
+  ProfileStore large;
+  for (uint8_t i = 1; i < 100; ++i) large.Get(Signature(i), 1, 1)->kernels[0].Add(i);
+  ASSERT_TRUE(large.Save(path_).ok());
+  ProfileStore small(2048);
+  ASSERT_TRUE(small.Load(path_).ok());
+  EXPECT_LE(small.bytes(), 2048u);
+  EXPECT_EQ(small.Get(Signature(99), 1, 1)->kernels[0].mean_ns(), 99);
+  EXPECT_EQ(small.Get(Signature(1), 1, 1)->kernels[0].samples(), 0u);
+}
+
+TEST_F(ProfileStoreTest, TimesOfPathsAreKeptBesideThoseOfPrograms) {
+  {
+    ProfileStore store;
+    store.GetPath(Signature(7))->Add(1234);
+    store.Get(Signature(7), 1, 1)->kernels[0].Add(5);
+    EXPECT_EQ(store.GetPath(Signature(7))->mean_ns(), 1234);
+    ASSERT_TRUE(store.Save(path_).ok());
+  }
+  ProfileStore store;
+  ASSERT_TRUE(store.Load(path_).ok());
+  EXPECT_EQ(store.GetPath(Signature(7))->mean_ns(), 1234);
+  EXPECT_EQ(store.GetPath(Signature(8))->samples(), 0u);
 }
 
 TEST_F(ProfileStoreTest, SavedTimesComeBack) {
   SaveOne();
   ProfileStore store;
   ASSERT_TRUE(store.Load(path_).ok());
-  const ProgramProfile* p = store.Get(Signature(1), 4, 2);
+  const ProgramProfilePtr p = store.Get(Signature(1), 4, 2);
   EXPECT_EQ(p->kernels[0].samples(), 0u);
   EXPECT_EQ(p->kernels[1].mean_ns(), 1500);
   EXPECT_EQ(p->kernels[1].variance_ns2(), 25);

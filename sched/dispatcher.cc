@@ -148,7 +148,7 @@ void Dispatcher::Core::OnEvent(const DeviceEvent& event) {
 Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   PLEXUS_RETURN_IF_ERROR(CheckSpec(spec));
   const Program& program = *spec.program;
-  ProgramProfile* profile = profiles_->Get(program.signature, spec.rows, program.kernels.size());
+  ProgramProfilePtr profile = profiles_->Get(program.signature, spec.rows, program.kernels.size());
   const TimePoint now = clock_.Now();
 
   Enter();
@@ -166,9 +166,10 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   JobRecord& job = jobs_.Allocate();
   jobs_.Provision(program.kernels.size());
   for (IndexedHeap* heap : {&ready_, &wider_, &waiters_, &timers_}) heap->Reserve(jobs_.capacity());
-  in_tenant_ready_.Reserve(jobs_.capacity());
-  in_tenant_wider_.Reserve(jobs_.capacity());
-  job.profile = profile;
+  for (HeapPositions* in : {&in_tenant_ready_, &in_tenant_wider_, &in_tenant_waiters_}) {
+    in->Reserve(jobs_.capacity());
+  }
+  job.profile = std::move(profile);
   job.listener = spec.listener;
   job.context.id = job.view.id;
   job.context.program = std::move(spec.program);
@@ -179,7 +180,7 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   job.request = spec.attributes.request;
   job.trace_names = 0;
   job.traced = spec.attributes.traced;
-  const Times times = TimesOf(program, *profile);
+  const Times times = TimesOf(program, *job.profile);
   job.work_ns = times.work_ns;
   job.alone_ns = times.alone_ns;
   job.issued_ns = job.served_ns = 0;
@@ -203,10 +204,7 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
     job.paid_rows += payer.rows;
   }
   if (tenants_[tenant].jobs++ == 0) shares_.Join(tenant);
-  if (shares_.on()) {
-    tenants_[tenant].ready.ReserveEntries(tenants_[tenant].jobs);
-    tenants_[tenant].wider.ReserveEntries(tenants_[tenant].jobs);
-  }
+  if (shares_.on()) tenants_[tenant].ReserveEntries(tenants_[tenant].jobs);
   const JobId id = view.id;
   if (spec.attributes.timeout_at) job.timeout_at = *spec.attributes.timeout_at;
   SetTimer(job);
@@ -300,13 +298,14 @@ void Dispatcher::Core::SetPolicy(std::unique_ptr<Policy> policy) {
   policy_.swap(policy);
   const bool was_fair = shares_.on();
   jobs_.ForEachLive([&](JobRecord& job) {
-    if (was_fair) UnqueueWithTenant(job);
+    if (!was_fair) return;
+    UnqueueWithTenant(job);
+    tenants_[job.view.tenant.value()].waiters.Remove(job.slot);
   });
   shares_.SetThreshold(policy_->fair_threshold());
   for (Tenant& tenant : tenants_) {
     if (!shares_.on()) break;
-    tenant.ready.ReserveEntries(tenant.jobs);
-    tenant.wider.ReserveEntries(tenant.jobs);
+    tenant.ReserveEntries(tenant.jobs);
   }
   jobs_.ForEachLive([&](JobRecord& job) { Reorder(job); });
   Leave();
@@ -357,7 +356,7 @@ DispatcherStats Dispatcher::Core::stats() {
 }
 
 Duration Dispatcher::Core::ExpectedTime(const Program& program, uint32_t rows) {
-  const ProgramProfile* profile = profiles_->Get(program.signature, rows, program.kernels.size());
+  const ProgramProfilePtr profile = profiles_->Get(program.signature, rows, program.kernels.size());
   if (packed_) lock_.Lock();  // the packing remembers what it computed last
   const Times times = TimesOf(program, *profile);
   if (packed_) LeaveUnchanged();

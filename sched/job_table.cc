@@ -32,7 +32,7 @@ JobRecord& JobTable::Allocate() {
 void JobTable::Free(JobRecord& job) {
   job.state = JobState::kFree;
   job.listener = nullptr;
-  job.profile = nullptr;
+  job.profile.reset();
   job.end_status = Status();
   job.context.program.reset();
   job.context.arena.reset();
@@ -43,6 +43,7 @@ void JobTable::Free(JobRecord& job) {
   job.dying = false;
   job.cancelled = false;
   job.holds_arena = false;
+  job.may_take_arena = false;
   job.delivered = false;
   job.next = free_;
   free_ = job.slot;

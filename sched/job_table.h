@@ -42,7 +42,7 @@ struct JobRecord {
   JobView view;
   JobContext context;
   JobListener* listener = nullptr;
-  ProgramProfile* profile = nullptr;
+  ProgramProfilePtr profile;
   std::unique_ptr<JobCursor> cursor;  // from start to end
   Status end_status;
   Duration remaining_path{0};
@@ -70,7 +70,8 @@ struct JobRecord {
   JobState state = JobState::kFree;
   bool dying = false;  // ends as soon as nothing is in flight
   bool holds_arena = false;
-  bool delivered = false;  // the listener has heard; only lost launches keep the record
+  bool may_take_arena = false;  // its turn has come among those that waited for one
+  bool delivered = false;       // the listener has heard; only lost launches keep the record
 };
 
 // All jobs of a dispatcher, by slot. Thread-compatible; grows in chunks, never moves a record.
