@@ -17,11 +17,9 @@ constexpr size_t kTraceEvents = size_t{1} << 20;
 
 // The workload as the file or preset has it, with what the flags change.
 Result<Workload> LoadWorkload(const SimulateFlags& flags) {
-  PLEXUS_ASSIGN_OR_RETURN(Workload workload, flags.preset.empty() ? ReadWorkload(flags.file)
-                                                                  : WorkloadPreset(flags.preset));
-  if (!flags.device.empty()) {
-    PLEXUS_ASSIGN_OR_RETURN(workload.device, SimGpuPreset(flags.device));
-  }
+  PLEXUS_ASSIGN_OR_RETURN(Workload workload, flags.preset.empty()
+                                                 ? ReadWorkload(flags.file, flags.device)
+                                                 : WorkloadPreset(flags.preset, flags.device));
   SystemOptions& system = workload.system;
   if (!flags.system.empty() && flags.system != system.name) {
     system.name = flags.system;

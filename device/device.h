@@ -111,6 +111,9 @@ class Device {
   // info().launch_latency and the work it already holds: a parked worker must be woken first. A
   // hint; cheap.
   virtual Duration WakeLatency(UnitId) const { return Duration{0}; }
+  // Whether everything that was submitted to the unit is over, reported or not. False where the
+  // device cannot tell.
+  virtual bool IsIdle(UnitId) const { return false; }
   // The unit that the calling thread itself runs, if any: a launch on it needs no hand-off.
   virtual UnitId LocalUnit() const { return UnitId(); }
   // From the pool; kResourceExhausted above the budget. Bytes 0 gives an empty arena.

@@ -55,6 +55,7 @@ Status Dispatcher::Core::CheckSpec(const JobSpec& spec) const {
     }
     if (payer.rows == 0) return error("a tenant pays for no rows");
   }
+  if (spec.rows == 0) return error("job of no rows");
   if (program.device_kind != info_.kind) {
     return error("compiled for device '" + program.device_kind + "', this one is '" + info_.kind +
                  "'");
@@ -86,7 +87,9 @@ Status Dispatcher::Core::CheckTenant(TenantId tenant) const {
 }
 
 void Dispatcher::Core::EnsureTenant(uint32_t tenant) {
-  while (tenants_.size() <= tenant) tenants_.emplace_back(in_tenant_ready_, in_tenant_wider_);
+  while (tenants_.size() <= tenant) {
+    tenants_.emplace_back(in_tenant_ready_, in_tenant_wider_, in_tenant_waiters_);
+  }
   shares_.Reserve(tenant + 1);
 }
 
@@ -150,18 +153,6 @@ void Dispatcher::Core::UnqueueWithTenant(JobRecord& job) {
   }
 }
 
-void Dispatcher::Core::Wait(JobRecord& job) {
-  Unqueue(job);
-  waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
-  ++tenants_[job.view.tenant.value()].waiting;
-}
-
-void Dispatcher::Core::StopWaiting(JobRecord& job) {
-  if (!waiters_.Contains(job.slot)) return;
-  waiters_.Remove(job.slot);
-  --tenants_[job.view.tenant.value()].waiting;
-}
-
 void Dispatcher::Core::Settle(JobRecord& job) {
   if (job.state != JobState::kWaiting && job.state != JobState::kStarted) return;
   if (job.dying) {
@@ -184,26 +175,7 @@ void Dispatcher::Core::Settle(JobRecord& job) {
 
 bool Dispatcher::Core::Start(JobRecord& job) {
   const Program& program = *job.context.program;
-  if (program.arena_bytes > 0) {
-    // Whoever waits for memory longer in the policy's order gets it first.
-    if (!waiters_.empty() &&
-        !waiters_.GoesBeforeTop(policy_->Key(job.view, now_), job.view.sequence)) {
-      Wait(job);
-      return false;
-    }
-    Result<std::unique_ptr<Arena>> arena = device_.AllocateArena(program.arena_bytes);
-    if (!arena.ok()) {
-      if (arena.status().code() == StatusCode::kResourceExhausted && arenas_held_ > 0) {
-        Wait(job);
-      } else {
-        End(job, arena.status().WithContext("program " + program.name));
-      }
-      return false;
-    }
-    job.context.arena = std::move(arena).value();
-    job.holds_arena = true;
-    ++arenas_held_;
-  }
+  if (program.arena_bytes > 0 && !TakeArena(job)) return false;
   job.cursor = jobs_.TakeCursor();
   JobCursor& cursor = *job.cursor;
   cursor.kernels.assign(program.kernels.size(), KernelCursor{});
@@ -231,13 +203,6 @@ bool Dispatcher::Core::Start(JobRecord& job) {
     return false;
   }
   return true;
-}
-
-void Dispatcher::Core::WakeWaiter() {
-  if (waiters_.empty()) return;
-  JobRecord& job = jobs_.at(waiters_.top());
-  StopWaiting(job);
-  Requeue(job);
 }
 
 void Dispatcher::Core::Kill(JobRecord& job, Status status) {
@@ -315,6 +280,8 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
     return;
   }
   if (launch.lost) {
+    launch.done += std::min(event.blocks, launch.blocks - launch.done);
+    if (event.kind != DeviceEvent::Kind::kFault && launch.done < launch.blocks) return;
     // It came back after all: now its memory is safe, and its unit can be used.
     if (launch.unit.valid()) blocked_.Set(launch.unit.value(), false);
     JobRecord& job = jobs_.at(launch.job);

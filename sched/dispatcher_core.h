@@ -1,6 +1,6 @@
 // The dispatcher's state. dispatcher.cc holds the way in and out (locking, delivery),
-// dispatcher_core.cc what happens to jobs, dispatcher_schedule.cc what runs next, and where,
-// dispatcher_trace.cc what of it is recorded.
+// dispatcher_core.cc what happens to jobs, dispatcher_arenas.cc who gets memory,
+// dispatcher_schedule.cc what runs next, and where, dispatcher_trace.cc what of it is recorded.
 #pragma once
 
 #include <algorithm>
@@ -65,10 +65,14 @@ class Dispatcher::Core {
     uint32_t ready = 0;  // 0: not kept
   };
 
-  // The jobs of one tenant that could launch; only while the policy is fair.
+  // The jobs of one tenant that could launch or wait for an arena; only while the policy is fair.
   struct Tenant {
-    Tenant(HeapPositions& in_ready, HeapPositions& in_wider) : ready(in_ready), wider(in_wider) {}
-    IndexedHeap ready, wider;
+    Tenant(HeapPositions& in_ready, HeapPositions& in_wider, HeapPositions& in_waiters)
+        : ready(in_ready), wider(in_wider), waiters(in_waiters) {}
+    IndexedHeap ready, wider, waiters;
+    void ReserveEntries(uint32_t jobs) {
+      for (IndexedHeap* heap : {&ready, &wider, &waiters}) heap->ReserveEntries(jobs);
+    }
     uint32_t jobs = 0;     // not ended
     uint32_t waiting = 0;  // of them, for an arena
     double served_ns = 0;
@@ -97,8 +101,6 @@ class Dispatcher::Core {
   void Requeue(JobRecord& job);
   void Reorder(JobRecord& job);
   void Unqueue(JobRecord& job);
-  void Wait(JobRecord& job);
-  void StopWaiting(JobRecord& job);
   void UnqueueWithTenant(JobRecord& job);
   void EnsureTenant(uint32_t tenant);
   void LeaveTenant(const JobRecord& job);
@@ -115,7 +117,6 @@ class Dispatcher::Core {
   }
   Status CheckTenant(TenantId tenant) const;
   bool Start(JobRecord& job);
-  void WakeWaiter();
   std::string Where(const JobRecord& job, uint32_t kernel) const;
   static double BlockNs(const Kernel& kernel, const TimeEstimate& learned) {
     if (learned.samples() > 0) return learned.mean_ns() > 1 ? learned.mean_ns() : 1;
@@ -135,6 +136,14 @@ class Dispatcher::Core {
   }
   Times TimesOf(const Program& program, const ProgramProfile& profile) const;
   uint32_t Capacity(const Kernel& kernel) const;
+
+  // dispatcher_arenas.cc
+  bool TakeArena(JobRecord& job);
+  bool GoesBeforeWaiters(const JobRecord& job);
+  void Wait(JobRecord& job);
+  void StopWaiting(JobRecord& job);
+  JobRecord& FirstWaiter();
+  void WakeWaiter();
 
   // dispatcher_limits.cc
   void LoseDevice(const Status& why, bool events_end);
@@ -198,7 +207,7 @@ class Dispatcher::Core {
   std::vector<uint32_t> free_launches_;
   IndexedHeap ready_, wider_, waiters_, timers_;
   FairShare shares_;
-  HeapPositions in_tenant_ready_, in_tenant_wider_;
+  HeapPositions in_tenant_ready_, in_tenant_wider_, in_tenant_waiters_;
   std::vector<Tenant> tenants_;         // by id
   uint32_t starved_ = kNone;            // the tenant that the decision under way is for; kNone: any
   std::optional<UnitOccupancy> units_;  // unit-addressed devices

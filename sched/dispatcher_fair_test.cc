@@ -201,6 +201,35 @@ TEST(DispatcherFairTest, SharesCanBeTurnedOnAndOffWhileJobsWait) {
   bed.CheckAtRest();
 }
 
+// The order alone would serve the flood's short jobs for ever.
+TEST(DispatcherFairTest, MemoryIsSharedToo) {
+  for (const bool unit_addressed : {true, false}) {
+    const auto share_of_long = [&](const std::string& policy, bool switched) {
+      TestBed::Options options = Device(unit_addressed, 2, switched ? "fifo" : policy);
+      options.device.arena_budget_bytes = 1000;
+      TestBed bed(options);
+      const TimePoint until = kStart + std::chrono::milliseconds(200);
+      Tenants tenants(bed, until);
+      // Only one of them can run at a time.
+      tenants.Flood(1, Chain("short", 2, 2, 60 * kUs, 800), 6);
+      tenants.Flood(2, Chain("long", 6, 2, 150 * kUs, 900), 4);
+      if (switched) bed.dispatcher.SetPolicy(MakePolicy(policy).value());
+      while (bed.clock.Now() < until && bed.device.Step()) {
+      }
+      const double share =
+          Seconds(bed.dispatcher, 2) / (Seconds(bed.dispatcher, 1) + Seconds(bed.dispatcher, 2));
+      bed.Run();
+      bed.CheckHistory();
+      bed.CheckAtRest();
+      return share;
+    };
+    EXPECT_LT(share_of_long("srpt", false), 0.05) << unit_addressed;
+    for (const bool switched : {false, true}) {
+      EXPECT_NEAR(share_of_long("fair(srpt, 1000)", switched), 0.5, 0.05) << unit_addressed;
+    }
+  }
+}
+
 TEST(DispatcherFairTest, WeightsAndTenantsThatAreNoneAreRefused) {
   TestBed bed(Device(true, 1, "fair(srpt, 1000)"));
   Dispatcher& d = bed.dispatcher;

@@ -1,6 +1,8 @@
 // Timeouts, cancellation, and devices that misbehave.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "sched/test_bed.h"
 
 namespace plexus {
@@ -132,6 +134,7 @@ TEST(DispatcherFaultTest, ALaunchThatNeverReportsEndsItsJobAfterTheBound) {
 
 TEST(DispatcherFaultTest, ALateReportOfALostLaunchIsHarmless) {
   TestBed::Options options = Cpu(1);
+  options.device.tells_idle = false;
   options.dispatcher.hang_bound = std::chrono::seconds(2);
   TestBed bed(options);
   LaunchId launch;
@@ -147,6 +150,63 @@ TEST(DispatcherFaultTest, ALateReportOfALostLaunchIsHarmless) {
   late.blocks = 1;
   bed.dispatcher.OnEvent(late);
   bed.dispatcher.OnEvent(late);
+  bed.CheckAtRest();
+}
+
+// A device that knows that its unit is idle tells a lost report from a unit that hangs.
+TEST(DispatcherFaultTest, AUnitWhoseReportGotLostIsUsedAgain) {
+  for (const bool tells_idle : {true, false}) {
+    TestBed::Options options = Cpu(2);
+    options.device.tells_idle = tells_idle;
+    options.dispatcher.hang_bound = std::chrono::seconds(2);
+    TestBed bed(options);
+    bed.device.fate = [](const Launch& l) {
+      return l.unit == UnitId(1) ? Fate::kDrop : Fate::kReport;
+    };
+    const JobId lost = bed.Submit(Chain("lost", 1, 2, 150 * kUs, 100));
+    bed.Run();
+    bed.device.fate = nullptr;
+    bed.clock.Advance(std::chrono::seconds(3));
+    bed.dispatcher.Pump(bed.clock.Now());
+    EXPECT_EQ(bed.CodeOf(lost), StatusCode::kUnavailable);
+    EXPECT_EQ(bed.dispatcher.stats().launches_lost, 1u);
+    EXPECT_EQ(bed.device.arena_bytes(), tells_idle ? 0u : 100u);
+    const size_t before = bed.device.ran().size();
+    bed.Submit(Chain("wide", 1, 8, 150 * kUs));
+    bed.Run();
+    std::set<uint32_t> units;
+    for (size_t i = before; i < bed.device.ran().size(); ++i) {
+      units.insert(bed.device.ran()[i].unit.value());
+    }
+    EXPECT_EQ(units, tells_idle ? std::set<uint32_t>({0, 1}) : std::set<uint32_t>({0}));
+    if (tells_idle) bed.CheckAtRest();
+  }
+}
+
+// The device reports a launch in parts: what is given up is over with the last of them only.
+TEST(DispatcherFaultTest, APartOfALostLaunchDoesNotGiveItsMemoryBack) {
+  TestBed::Options options = Cpu(1);
+  options.device.unit_addressed = false;
+  options.device.unit_limits.blocks = 4;
+  options.dispatcher.hang_bound = std::chrono::seconds(2);
+  TestBed bed(options);
+  LaunchId launch;
+  bed.on_launch = [&](const Launch& l) { launch = l.id; };
+  bed.device.fate = [](const Launch&) { return Fate::kDrop; };
+  bed.Submit(Chain("slow", 1, 4, 150 * kUs, 100));
+  bed.Run();
+  bed.dispatcher.Pump(kStart + std::chrono::seconds(3));
+  EXPECT_EQ(bed.ended.size(), 1u);
+  DeviceEvent part;
+  part.launch = launch;
+  for (const uint32_t blocks : {1u, 2u}) {
+    part.blocks = blocks;
+    bed.dispatcher.OnEvent(part);
+    EXPECT_EQ(bed.device.arena_bytes(), 100u);
+  }
+  part.blocks = 1;
+  bed.dispatcher.OnEvent(part);
+  EXPECT_EQ(bed.device.arena_bytes(), 0u);
   bed.CheckAtRest();
 }
 

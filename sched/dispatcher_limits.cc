@@ -78,10 +78,15 @@ void Dispatcher::Core::GiveUpHung() {
     JobRecord& job = jobs_.at(launch.job);
     Kill(job, UnavailableError(Where(job, launch.kernel) +
                                ": the device never reported the end of a launch"));
-    launch.lost = true;
     ++stats_.launches_lost;
-    // Reconcile. Whether only the report got lost or the unit hangs cannot be told: it gets nothing
-    // more until it reports something, so that it takes no other job with it.
+    if (units_ && device_.IsIdle(launch.unit)) {  // only the report got lost
+      ForgetLaunch(slot, now_);
+      Settle(job);
+      continue;
+    }
+    launch.lost = true;
+    // Whether only the report got lost or the unit hangs cannot be told: it gets nothing more until
+    // it reports something, so that it takes no other job with it.
     if (units_) {
       units_->Remove(launch.unit, slot, now_);
       blocked_.Set(launch.unit.value(), true);

@@ -1,8 +1,10 @@
 #include "sched/dispatcher.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "sched/test_bed.h"
@@ -403,6 +405,38 @@ TEST(DispatcherTest, SrptUsesLearnedTimesRatherThanEstimates) {
   EXPECT_LT(bed.EndOf(b), bed.EndOf(a));
 }
 
+TEST(DispatcherTest, LearnedTimesSurviveARestart) {
+  const ProgramPtr seems_short = Chain("seems short", 1, 1, 10 * kUs);
+  const ProgramPtr seems_long = Chain("seems long", 1, 1, 90 * kUs);
+  std::string folder = (std::filesystem::temp_directory_path() / "learned-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::filesystem::path file = std::filesystem::path(folder) / "times";
+  const auto block_time = [&](const Launch& l, uint32_t) {
+    return l.job->program == seems_short ? 900 * kUs : 20 * kUs;
+  };
+  {
+    TestBed before(Cpu(1, "srpt"));
+    before.device.block_time = block_time;
+    for (int i = 0; i < 20; ++i) {
+      before.Submit(seems_short);
+      before.Submit(seems_long);
+    }
+    before.Run();
+    ASSERT_TRUE(before.profiles.Save(file).ok());
+  }
+  TestBed after(Cpu(1, "srpt"));
+  after.device.block_time = block_time;
+  ASSERT_TRUE(after.profiles.Load(file).ok());
+  std::filesystem::remove_all(folder);
+  EXPECT_EQ(after.dispatcher.ExpectedTime(*seems_short, 1), 900 * kUs);
+  EXPECT_EQ(after.dispatcher.ExpectedTime(*seems_long, 1), 20 * kUs);
+  after.Submit(Chain("blocker", 1, 1, 300 * kUs));
+  const JobId a = after.Submit(seems_short);
+  const JobId b = after.Submit(seems_long);
+  after.Run();
+  EXPECT_LT(after.EndOf(b), after.EndOf(a));
+}
+
 // --- Arenas
 
 TEST(DispatcherTest, JobsWaitForArenasWithinTheBudgetAndAllFinish) {
@@ -434,6 +468,19 @@ TEST(DispatcherTest, ALargeArenaIsNotStarvedByALaterSmallOne) {
   bed.Run();
   EXPECT_EQ(bed.order[1], large);
   EXPECT_EQ(bed.order[2], small);
+}
+
+TEST(DispatcherTest, ArenasAreGivenInThePolicysOrder) {
+  TestBed::Options options = Cpu(2, "srpt");
+  options.device.arena_budget_bytes = 1000;
+  TestBed bed(options);
+  bed.Submit(Chain("holder", 4, 1, 100 * kUs, 1000));
+  const JobId longest = bed.Submit(Chain("longest", 1, 1, 900 * kUs, 1000));
+  const JobId middle = bed.Submit(Chain("middle", 1, 1, 500 * kUs, 1000));
+  const JobId shortest = bed.Submit(Chain("shortest", 1, 1, 300 * kUs, 1000));
+  bed.Run();
+  EXPECT_EQ(bed.order, (std::vector<JobId>{bed.order[0], shortest, middle, longest}));
+  bed.CheckAtRest();
 }
 
 // --- Hardware-placed devices

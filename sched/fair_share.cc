@@ -20,6 +20,7 @@ void FairShare::Reserve(uint32_t tenants) {
   tenants_.resize(tenants, fresh);
   runnable_.Reserve(tenants);
   pending_.Reserve(tenants);
+  waiting_.Reserve(tenants);
 }
 
 void FairShare::Move(Tenant& tenant, double v) {
@@ -28,13 +29,13 @@ void FairShare::Move(Tenant& tenant, double v) {
 }
 
 void FairShare::SetKey(uint32_t tenant) {
-  const Tenant& t = tenants_[tenant];
-  const double key = t.v + threshold_ns_ * t.inverse_weight;
+  const double key = KeyOf(tenant);
   if (runnable_.Contains(tenant)) {
     runnable_.Set(tenant, key, tenant);
   } else if (pending_.Contains(tenant)) {
     pending_.Set(tenant, key, tenant);
   }
+  if (waiting_.Contains(tenant)) waiting_.Set(tenant, key, tenant);
 }
 
 void FairShare::SetWeight(uint32_t tenant, double weight) {
@@ -54,6 +55,7 @@ void FairShare::SetThreshold(std::optional<Duration> threshold) {
   for (uint32_t i = 0; i < size(); ++i) {
     runnable_.Remove(i);
     pending_.Remove(i);
+    waiting_.Remove(i);
     tenants_[i].v = 0;
   }
   sum_ = rest_ = origin_ = 0;
@@ -90,6 +92,7 @@ void FairShare::Leave(uint32_t tenant) {
   Tenant& t = tenants_[tenant];
   runnable_.Remove(tenant);
   pending_.Remove(tenant);
+  waiting_.Remove(tenant);
   t.active = false;
   const double before = now();
   if (--active_ == 0) {
@@ -128,9 +131,12 @@ void FairShare::Charge(uint32_t tenant, double ns) {
   if (++charges_ == kRecentreAfter) Recentre();
 }
 
-uint32_t FairShare::Starved() const {
-  if (runnable_.empty() || runnable_.top_key() * weight_ >= sum_) return kNone;
-  return runnable_.top();
+void FairShare::SetWaiting(uint32_t tenant, bool waiting) {
+  if (waiting && on_ && tenants_[tenant].active) {
+    waiting_.Set(tenant, KeyOf(tenant), tenant);
+  } else {
+    waiting_.Remove(tenant);
+  }
 }
 
 }  // namespace plexus

@@ -55,12 +55,22 @@ class FairShare {
   void Leave(uint32_t tenant);
   // Whether an active tenant has something that could be launched now.
   void SetRunnable(uint32_t tenant, bool runnable);
+  // Whether an active tenant has something that waits for memory.
+  void SetWaiting(uint32_t tenant, bool waiting);
   // Device time spent on the tenant's behalf; negative to give back what was charged too much.
   void Charge(uint32_t tenant, double ns);
 
   // Of the runnable tenants that lack more than the threshold the one that has lacked it longest;
   // kNone when there is none.
-  uint32_t Starved() const;
+  uint32_t Starved() const { return StarvedOf(runnable_); }
+  // The same of the tenants that wait for memory.
+  uint32_t StarvedWaiting() const { return StarvedOf(waiting_); }
+  // Whether a tenant lacks more than the threshold, and has lacked it longer than another.
+  bool IsStarved(uint32_t tenant) const { return on_ && KeyOf(tenant) * weight_ < sum_; }
+  bool LacksLonger(uint32_t tenant, uint32_t than) const {
+    const double key = KeyOf(tenant), other = KeyOf(than);
+    return key < other || (key == other && tenant < than);
+  }
   // Whether an active tenant that lacks more than the threshold has nothing to launch right now:
   // it is about to have, and should not find the device full of others' work.
   bool StarvedSoon() const { return !pending_.empty() && pending_.top_key() * weight_ < sum_; }
@@ -80,14 +90,22 @@ class FairShare {
   double reach() const { return burst_ns_ + (on_ ? threshold_ns_ : 0); }
   void Move(Tenant& tenant, double v);
   void SetKey(uint32_t tenant);
+  // The V at which the tenant begins to have too little.
+  double KeyOf(uint32_t tenant) const {
+    return tenants_[tenant].v + threshold_ns_ * tenants_[tenant].inverse_weight;
+  }
+  uint32_t StarvedOf(const IndexedHeap& heap) const {
+    return heap.empty() || heap.top_key() * weight_ >= sum_ ? kNone : heap.top();
+  }
   void Recentre();
 
   const double burst_ns_;
   bool on_ = false;
   double threshold_ns_ = 0;
   std::vector<Tenant> tenants_;
-  // By v + threshold / weight, while on: active tenants that could launch, and the others.
-  IndexedHeap runnable_, pending_;
+  // By KeyOf, while on: active tenants that could launch, and the others. And whoever has work that
+  // waits for memory, beside what else it has.
+  IndexedHeap runnable_, pending_, waiting_;
   double sum_ = 0;     // of weight x v over active tenants
   double weight_ = 0;  // of all active tenants; exactly 0 when there is none
   uint32_t active_ = 0;

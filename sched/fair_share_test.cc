@@ -151,6 +151,35 @@ TEST(FairShareTest, AStarvedTenantThatCannotLaunchIsExpected) {
   EXPECT_FALSE(s.fair.StarvedSoon());
 }
 
+TEST(FairShareTest, OfThoseThatWaitForMemoryTheMostStarvedIsKnown) {
+  FairShare shares(std::chrono::milliseconds(1));
+  shares.SetThreshold(Duration{100});
+  shares.Reserve(3);
+  for (uint32_t t = 0; t < 3; ++t) shares.Join(t);
+  for (uint32_t t = 1; t < 3; ++t) shares.SetWaiting(t, true);
+  EXPECT_EQ(shares.StarvedWaiting(), FairShare::kNone);
+  shares.Charge(0, 3000);
+  shares.Charge(1, 500);
+  EXPECT_EQ(shares.StarvedWaiting(), 2u);
+  EXPECT_TRUE(shares.LacksLonger(2, 1));
+  EXPECT_FALSE(shares.LacksLonger(1, 2));
+  shares.Charge(2, 600);
+  EXPECT_EQ(shares.StarvedWaiting(), 1u);
+  shares.SetWaiting(1, false);
+  EXPECT_EQ(shares.StarvedWaiting(), 2u);
+  EXPECT_TRUE(shares.IsStarved(1));
+  EXPECT_FALSE(shares.IsStarved(0));
+  shares.Leave(2);
+  EXPECT_EQ(shares.StarvedWaiting(), FairShare::kNone);
+  // Of two that lack the same one goes first, or neither would let the other pass.
+  shares.Join(2);
+  EXPECT_NE(shares.LacksLonger(2, 1), shares.LacksLonger(1, 2));
+  shares.SetThreshold(std::nullopt);
+  shares.SetWaiting(1, true);
+  EXPECT_EQ(shares.StarvedWaiting(), FairShare::kNone);
+  EXPECT_FALSE(shares.IsStarved(1));
+}
+
 TEST(FairShareTest, MillionsOfChargesKeepTheNumbersExact) {
   Shares s(2);
   for (int i = 0; i < 5'000'000; ++i) s.Serve(200'000.3, 0);

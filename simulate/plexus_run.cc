@@ -54,6 +54,10 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     }
     dispatcher_ = std::make_unique<Dispatcher>(*this, std::move(policy), clock_, &profiles_,
                                                nullptr, dispatcher);
+    for (uint32_t i = 0; i < workload_.tenants.size(); ++i) {
+      PLEXUS_RETURN_IF_ERROR(
+          dispatcher_->SetTenantWeight(TenantId(i), workload_.tenants[i].weight));
+    }
     if (workload_.system.batching == "none" || workload_.segments.empty()) return OkStatus();
     SegmentHooks hooks;
     hooks.done = [this](uint32_t index) { FinishJob(index); };

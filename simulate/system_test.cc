@@ -122,6 +122,24 @@ TEST(SystemTest, PlexusLetsShortJobsPassAtTheNextKernel) {
   EXPECT_EQ(Ends(LongThenShort("plexus")), (Times{1020, 110, 120}));
 }
 
+TEST(SystemTest, PlexusSharesTimeByTheTenantsWeights) {
+  Workload w = Bare("plexus", 1, 4);
+  w.system.policy = "fair(fifo, 0)";
+  w.tenants = {{"heavy", 3}, {"light", 1}};
+  AddModel(&w, "h", {{1, 10 * kUs, {}}});
+  AddModel(&w, "l", {{1, 10 * kUs, {}}});
+  w.models[1].tenant = 1;
+  for (int i = 0; i < 60; ++i) AddJob(&w, i % 2);
+  const Times ends = Ends(w);
+  ASSERT_EQ(ends.size(), 60u);
+  int heavy = 0, light = 0;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    if (ends[i] <= 240) ++(i % 2 == 0 ? heavy : light);
+  }
+  EXPECT_EQ(heavy + light, 24);
+  EXPECT_NEAR(heavy, 18, 1);
+}
+
 TEST(SystemTest, BoundedRunsWhatItHasLaunchedBeforeItPrefersTheShort) {
   Workload w = LongThenShort("bounded");
   w.system.in_flight = 3;

@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "device/packing.h"
 #include "sched/batching.h"
+#include "sched/fair_share.h"
 #include "sched/policy.h"
 #include "simulate/system.h"
 
@@ -132,9 +133,8 @@ Status CheckWorkload(const Workload& workload) {
   }
   std::set<std::string> names;
   for (const SimTenant& tenant : workload.tenants) {
-    if (!Positive(tenant.weight)) {
-      return InvalidArgumentError("tenant '" + tenant.name + "': weight must be greater than 0");
-    }
+    PLEXUS_RETURN_IF_ERROR(
+        FairShare::CheckWeight(tenant.weight).WithContext("tenant '" + tenant.name + "'"));
     if (!names.insert(tenant.name).second) {
       return InvalidArgumentError("tenant '" + tenant.name + "' is there twice");
     }

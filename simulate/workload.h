@@ -99,10 +99,11 @@ struct Arrival {
 
 // Reads a workload file (docs/simulate.md). `where` names it in messages; `folder` is where the
 // paths of ONNX files start. The result has passed CheckWorkload and is prepared. kInvalidArgument
-// says file, line and key; errors of an ONNX file carry its path.
+// says file, line and key; errors of an ONNX file carry its path. `device`: the preset to use
+// instead of the file's device; block times of ONNX files and service times are then those there.
 Result<Workload> ParseWorkload(std::string_view yaml, const std::string& where,
-                               const std::filesystem::path& folder);
-Result<Workload> ReadWorkload(const std::filesystem::path& file);
+                               const std::filesystem::path& folder, std::string_view device = {});
+Result<Workload> ReadWorkload(const std::filesystem::path& file, std::string_view device = {});
 
 // kInvalidArgument says what makes no sense: no jobs, a share that is not > 0, a block that fits no
 // SM (with what it lacks), an unknown policy or system, NaN anywhere.
@@ -146,6 +147,6 @@ Result<double> ServiceTimeFactor(const SimGpuOptions& device, const Program& pro
 
 // The frozen workloads that `plexus simulate --preset` and the experiments run.
 std::vector<std::string> WorkloadPresetNames();
-Result<Workload> WorkloadPreset(std::string_view name);
+Result<Workload> WorkloadPreset(std::string_view name, std::string_view device = {});
 
 }  // namespace plexus

@@ -6,6 +6,7 @@
 
 #include "device/packing.h"
 #include "sched/batching.h"
+#include "sched/fair_share.h"
 #include "simulate/lower_onnx.h"
 #include "simulate/presets.h"
 #include "simulate/workload.h"
@@ -18,8 +19,8 @@ constexpr int64_t kMaxKernelRows = 100'000;
 
 class FileReader {
  public:
-  FileReader(std::string where, std::filesystem::path folder)
-      : where_(std::move(where)), folder_(std::move(folder)) {}
+  FileReader(std::string where, std::filesystem::path folder, std::string_view device)
+      : where_(std::move(where)), folder_(std::move(folder)), device_(device) {}
 
   Result<Workload> Read(std::string_view text) {
     PLEXUS_ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(text, where_));
@@ -29,6 +30,9 @@ class FileReader {
     workload_.seed = static_cast<uint64_t>(map.Int("seed", 1));
     PLEXUS_ASSIGN_OR_RETURN(workload_.device, SimGpuPreset("t4"));
     if (map.Has("device")) PLEXUS_RETURN_IF_ERROR(ReadDevice(map.Child("device")));
+    if (!device_.empty()) {
+      PLEXUS_ASSIGN_OR_RETURN(workload_.device, SimGpuPreset(device_));
+    }
     workload_.system.name = map.String("system", workload_.system.name);
     workload_.system.policy =
         map.String("policy", workload_.system.name == "bounded" ? "srpt" : workload_.system.policy);
@@ -118,7 +122,9 @@ class FileReader {
       SimTenant tenant;
       tenant.name = map.String("name");
       tenant.weight = map.Double("weight", 1);
-      if (tenant.weight <= 0) map.Fail("weight", "must be greater than 0");
+      if (const Status good = FairShare::CheckWeight(tenant.weight); !good.ok()) {
+        map.Fail("weight", good.message());
+      }
       PLEXUS_RETURN_IF_ERROR(map.Finish());
       workload_.tenants.push_back(std::move(tenant));
     }
@@ -325,26 +331,27 @@ class FileReader {
 
   const std::string where_;
   const std::filesystem::path folder_;
+  const std::string device_;
   Workload workload_;
 };
 
 }  // namespace
 
 Result<Workload> ParseWorkload(std::string_view yaml, const std::string& where,
-                               const std::filesystem::path& folder) {
+                               const std::filesystem::path& folder, std::string_view device) {
   try {
-    return FileReader(where, folder).Read(yaml);
+    return FileReader(where, folder, device).Read(yaml);
   } catch (const YAML::Exception& e) {
     return InvalidArgumentError(where + ": " + e.what());
   }
 }
 
-Result<Workload> ReadWorkload(const std::filesystem::path& file) {
+Result<Workload> ReadWorkload(const std::filesystem::path& file, std::string_view device) {
   std::ifstream in(file, std::ios::binary);
   if (!in) return NotFoundError(file.string() + ": cannot be read");
   std::stringstream text;
   text << in.rdbuf();
-  return ParseWorkload(text.str(), file.string(), file.parent_path());
+  return ParseWorkload(text.str(), file.string(), file.parent_path(), device);
 }
 
 std::vector<std::string> WorkloadPresetNames() {
@@ -353,10 +360,10 @@ std::vector<std::string> WorkloadPresetNames() {
   return names;
 }
 
-Result<Workload> WorkloadPreset(std::string_view name) {
+Result<Workload> WorkloadPreset(std::string_view name, std::string_view device) {
   std::string known;
   for (const WorkloadPresetText& preset : kWorkloadPresets) {
-    if (name == preset.name) return ParseWorkload(preset.yaml, std::string(name), {});
+    if (name == preset.name) return ParseWorkload(preset.yaml, std::string(name), {}, device);
     known += (known.empty() ? "" : ", ") + std::string(preset.name);
   }
   return InvalidArgumentError("unknown preset '" + std::string(name) + "'; known: " + known);

@@ -65,6 +65,17 @@ TEST(WorkloadTest, ServiceTimeScalesTheModelAlone) {
   EXPECT_NEAR(static_cast<double>(w->models[1].alone_time.count()), 8e6, 8e4);
 }
 
+// A service time is a promise on whatever device there is.
+TEST(WorkloadTest, AnotherDeviceTakesTheFilesPlaceBeforeModelsAreRead) {
+  const Result<Workload> w = ParseWorkload(kSmall, "w.yaml", {}, "h100");
+  ASSERT_TRUE(w.ok()) << w.status().message();
+  EXPECT_EQ(w->device.name, "h100");
+  EXPECT_EQ(w->device.sms, 132u);
+  EXPECT_NEAR(static_cast<double>(w->models[1].alone_time.count()), 8e6, 8e4);
+  EXPECT_NE(ParseWorkload(kSmall, "w.yaml", {}, "h101").status().message().find("unknown device"),
+            std::string::npos);
+}
+
 TEST(WorkloadTest, WhatMakesNoSenseIsRefusedWithItsPlace) {
   const std::string model(kModel);
   const struct {
@@ -77,7 +88,11 @@ TEST(WorkloadTest, WhatMakesNoSenseIsRefusedWithItsPlace) {
       {model + "device: {preset: t5}", "w.yaml: device: line 2: key 'preset': unknown device 't5'"},
       {model + "device: {jitter: .nan}", "line 2: key 'jitter': expected a finite number"},
       {model + "device: {queues: 5000}", "w.yaml: device"},
-      {model + "tenants: [{name: a, weight: -1}]", "line 2: key 'weight': must be greater than 0"},
+      {model + "tenants: [{name: a, weight: -1}]", "line 2: key 'weight': a tenant's weight is"},
+      {model + "tenants: [{name: a, weight: 1e-9}]", "from 0.001 to 1000000"},
+      {model + "policy: fair(srpt, nan)", "threshold is microseconds of device time, at least 0"},
+      {model + "scheduler: {fairness_threshold: .nan}", "expected a finite number"},
+      {model + "scheduler: {quantum_us: -1}", "must not be negative"},
       {model + "tenants: [{name: a, weight: .nan}]", "key 'weight': expected a finite number"},
       {model + "arrivals: {kind: poisson, mean_gap_ms: 0}", "key 'mean_gap_ms'"},
       {model + "arrivals: {kind: lognormal, sigma: -1}", "sigma must be between 0 and 5"},

@@ -181,6 +181,8 @@ Duration CpuDevice::WakeLatency(UnitId unit) const {
   }
 }
 
+bool CpuDevice::IsIdle(UnitId unit) const { return !impl_->units_[unit.value()]->HasWork(); }
+
 UnitId CpuDevice::LocalUnit() const {
   const CpuUnit* unit = impl_->LocalUnit();
   return unit != nullptr ? UnitId(unit->index()) : UnitId();

@@ -54,6 +54,7 @@ class CpuDevice : public Device {
   void SetSink(DeviceEventSink* sink) override;
   Status Submit(const Launch& launch) override;
   Duration WakeLatency(UnitId unit) const override;
+  bool IsIdle(UnitId unit) const override;
   UnitId LocalUnit() const override;
   // 64-byte aligned, 2 MiB and huge pages for large ones; contents undefined. The last one returned
   // is the first one handed out, while it is warm.

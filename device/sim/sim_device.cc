@@ -92,6 +92,11 @@ Duration SimDevice::WakeLatency(UnitId unit) const {
   return gpu_ == nullptr && busy_[unit.value()] == 0 ? options_.wake_latency : Duration{0};
 }
 
+bool SimDevice::IsIdle(UnitId unit) const {
+  return gpu_ == nullptr && options_.tells_idle && busy_[unit.value()] == 0 &&
+         queues_[unit.value()].empty();
+}
+
 Result<std::unique_ptr<Arena>> SimDevice::AllocateArena(size_t size_bytes) {
   if (size_bytes > info_.arena_budget_bytes - *arena_bytes_) {
     return ResourceExhaustedError("the arena budget is used up");

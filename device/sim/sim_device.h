@@ -25,6 +25,7 @@ struct SimDeviceOptions {
   UnitLimits unit_limits;
   Duration launch_latency{0};
   Duration wake_latency{0};  // of an idle unit; what WakeLatency reports, nothing else
+  bool tells_idle = true;    // unit-addressed only: whether IsIdle knows
   size_t arena_budget_bytes = size_t{1} << 30;
   bool record_history = true;  // for ran(), which grows without bound
 };
@@ -50,6 +51,7 @@ class SimDevice : public Device, private SimGpuListener {
   void SetSink(DeviceEventSink* sink) override { sink_ = sink; }
   Status Submit(const Launch& launch) override;
   Duration WakeLatency(UnitId unit) const override;
+  bool IsIdle(UnitId unit) const override;
   Result<std::unique_ptr<Arena>> AllocateArena(size_t size_bytes) override;
   void Stop() override { stopped_ = true; }
 
