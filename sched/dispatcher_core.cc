@@ -132,7 +132,8 @@ void Dispatcher::Core::Requeue(JobRecord& job) {
 // Where it waits, by its key of now.
 void Dispatcher::Core::Reorder(JobRecord& job) {
   if (waiters_.Contains(job.slot)) {
-    waiters_.Set(job.slot, policy_->Key(job.view, now_), job.view.sequence);
+    StopWaiting(job);
+    Wait(job);
   } else if (ready_.Contains(job.slot) || wider_.Contains(job.slot)) {
     Requeue(job);
   }
