@@ -232,7 +232,10 @@ Trial Try(const Target& target, const Shapes& given, Runtime& runtime) {
                   [](const TensorMetadata& input) { return input.dtype == DType::kString; });
   if (invented_text && result.status.code() == StatusCode::kInvalidArgument) {
     // What stands in for a file need not be one.
-    if (open.empty()) trial.advice = "on text of our own: " + result.status.message();
+    if (open.empty()) {
+      trial.advice = "on text of our own: " + result.status.message();
+      trial.wanted = "a file, with 'plexus infer'";
+    }
   } else if (!result.status.ok() && open.empty()) {
     trial.status = result.status.WithContext(
         trial.shapes.empty() ? "does not run" : "does not run on " + trial.shapes);
