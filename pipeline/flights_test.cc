@@ -15,9 +15,9 @@ using Tensors = std::vector<Tensor>;
 
 struct Rider : FlightRider {
   void OnLanded(const Result<Tensors>& outputs) override {
-    ++landed;
     status = outputs.status();
     if (outputs.ok()) value = (*outputs)[0].data<float>()[0];
+    ++landed;  // publishes the others
   }
   std::atomic<int> landed{0};
   Status status;

@@ -109,7 +109,9 @@ class Bed : public BatchQueue::Host {
   }
   bool Withdraw(Batch& batch) override {
     Running& running = static_cast<Running&>(batch);
-    return bed_.dispatcher.Withdraw(running.job).has_value();
+    if (!bed_.dispatcher.Withdraw(running.job).has_value()) return false;
+    running.self.reset();
+    return true;
   }
   void Cancel(Batch& batch) override {
     ++cancelled;
