@@ -62,6 +62,9 @@ class Subject {
   Status Load(bool tracing, std::vector<Model>& models) {
     RuntimeOptions options;
     options.tracing = tracing;
+    // Requests bring the same input again and again: each is to be computed, and by itself.
+    options.share_work = false;
+    options.batching = "none";
     PLEXUS_ASSIGN_OR_RETURN(runtime_, Runtime::Create(options));
     for (Model& model : models) {
       PLEXUS_ASSIGN_OR_RETURN(const GraphPtr graph, ImportOnnxFile(model.path));
