@@ -126,13 +126,17 @@ def lines(title: str, series: dict, x_label: str, y_label: str, limit: float | N
             f'fill="{color}"/><text x="{left + width + 30}" y="{top + 18 * i + 9}">'
             f"{html.escape(name)}</text>"
         )
-    out.append(
+    return "\n".join([*out, _axis_labels(x_label, y_label, left, top, width, height)]) + "\n"
+
+
+def _axis_labels(x_label: str, y_label: str, left, top, width, height) -> str:
+    """What ends a plot: its axes' names, and the end of the picture."""
+    return (
         f'<text x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle" fill="#666">'
         f'{html.escape(x_label)}</text><text x="14" y="{top + height / 2}" fill="#666" '
         f'transform="rotate(-90 14 {top + height / 2})" text-anchor="middle">'
         f"{html.escape(y_label)}</text></svg>"
     )
-    return "\n".join(out) + "\n"
 
 
 def curves(title: str, series: dict, x_label: str, y_label: str) -> str:
@@ -174,10 +178,4 @@ def curves(title: str, series: dict, x_label: str, y_label: str) -> str:
             f'stroke-width="2"{dash}/>'
             f'<text x="{left + width + 30}" y="{top + 18 * i + 9}">{html.escape(name)}</text>'
         )
-    out.append(
-        f'<text x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle" fill="#666">'
-        f'{html.escape(x_label)}</text><text x="14" y="{top + height / 2}" fill="#666" '
-        f'transform="rotate(-90 14 {top + height / 2})" text-anchor="middle">'
-        f"{html.escape(y_label)}</text></svg>"
-    )
-    return "\n".join(out) + "\n"
+    return "\n".join([*out, _axis_labels(x_label, y_label, left, top, width, height)]) + "\n"
