@@ -77,7 +77,9 @@ bool BatchQueue::Leave(BatchItem& item) {
       return true;
     }
     batch = item.batch_.lock();
-    if (batch == nullptr || !AllLeft(*batch)) return true;
+    // Whoever hands it over looks again: others may be about to join it.
+    if (batch == nullptr || batch == handing_ || !AllLeft(*batch)) return true;
+    if (open_ == batch) open_.reset();  // nobody may join what is going to be cancelled
   }
   host_.Cancel(*batch);
   return true;
@@ -112,12 +114,17 @@ bool BatchQueue::Step() {
   if (!joins) open_ = host_.NewBatch();
   const BatchPtr batch = open_;
   std::vector<BatchItemPtr> items = Take(choice.rows, batch);
+  handing_ = batch;
   lock.unlock();
   if (prepare > 0) host_.Prepare(prepare);
   if (joins && !host_.Withdraw(*batch)) {
     lock.lock();
+    handing_.reset();
     if (open_ == batch) open_.reset();  // it has begun
     GiveBack(std::move(items));
+    const bool deserted = AllLeft(*batch);
+    lock.unlock();
+    if (deserted) host_.Cancel(*batch);
     return true;
   }
   lock.lock();
@@ -125,13 +132,21 @@ bool BatchQueue::Step() {
   std::erase_if(batch->items,
                 [](const BatchItemPtr& item) { return item->state_ == BatchItem::State::kLeft; });
   if (batch->items.empty()) {
+    handing_.reset();
     open_.reset();
     return true;
   }
   lock.unlock();
   const Status status = host_.Submit(batch);
-  if (status.ok()) return true;
   lock.lock();
+  handing_.reset();
+  if (status.ok()) {
+    if (!AllLeft(*batch)) return true;
+    if (open_ == batch) open_.reset();
+    lock.unlock();
+    host_.Cancel(*batch);
+    return true;
+  }
   if (open_ == batch) open_.reset();
   std::vector<BatchItemPtr> failed = std::move(batch->items);
   std::erase_if(failed, [](const BatchItemPtr& item) {

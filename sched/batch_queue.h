@@ -61,7 +61,7 @@ class BatchQueue {
     virtual Status Submit(const BatchPtr& batch) = 0;
     // Takes the batch back if it has not begun. Between Submit and Ended, one call at a time.
     virtual bool Withdraw(Batch& batch) = 0;
-    // Nobody waits for the batch any more.
+    // Nobody waits for the batch any more, which has been handed over and maybe has ended.
     virtual void Cancel(Batch& batch) = 0;
     // It could not be handed over; the items are not in the queue any more.
     virtual void Failed(std::vector<BatchItemPtr> items, const Status& why) = 0;
@@ -120,6 +120,7 @@ class BatchQueue {
   std::vector<BatchItemPtr> waiting_;
   std::vector<WaitingRow> view_;
   BatchPtr open_;
+  BatchPtr handing_;  // between Take and the host's answer: rows may be about to join it
   TimePoint wake_at_ = TimePoint::max();
 };
 

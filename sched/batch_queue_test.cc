@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <random>
+#include <utility>
 
 #include "sched/test_bed.h"
 
@@ -69,7 +71,9 @@ class Bed : public BatchQueue::Host {
   bool prepares = true;  // a size asked for is there at once
   bool refuses = false;  // no batch can be handed over
   int cancelled = 0;
+  std::function<void()> when_withdrawn = [] {}, when_submitted = [] {};
   std::vector<JobSpec> specs;
+  std::vector<BatchItemPtr> last_items;  // of the last batch handed over
 
  private:
   struct Running : Batch, JobListener {
@@ -103,12 +107,16 @@ class Bed : public BatchQueue::Host {
     spec.attributes = JobAttributes(batch->items);
     spec.payers = JobPayers(batch->items);
     specs.push_back(spec);
+    last_items = batch->items;
     running->self = running;
-    running->job = bed_.Submit(std::move(spec));
+    const JobId job = bed_.Submit(std::move(spec));
+    std::exchange(when_submitted, [] {})();
+    running->job = job;
     return OkStatus();
   }
   bool Withdraw(Batch& batch) override {
     Running& running = static_cast<Running&>(batch);
+    std::exchange(when_withdrawn, [] {})();
     if (!bed_.dispatcher.Withdraw(running.job).has_value()) return false;
     running.self.reset();
     return true;
@@ -275,6 +283,40 @@ TEST(BatchQueueTest, ABatchThatEverybodyLeftIsCancelled) {
   bed.Run();
   EXPECT_EQ(a->answers + b->answers, 0);
   EXPECT_EQ(c->rows_of_batch, 1u);
+  bed.bed().CheckAtRest();
+}
+
+// What another thread does between the steps of the one that is at it.
+TEST(BatchQueueTest, TheLastRowLeavesWhileAnotherJoinsAndThatOneIsAnswered) {
+  Bed bed("immediate", 10 * kUs, kUs);
+  bed.Teach(8);
+  bed.Occupy(100 * kUs);
+  const ItemPtr a = bed.Add();
+  bed.when_withdrawn = [&] { EXPECT_TRUE(bed.queue().Leave(*a)); };
+  const ItemPtr b = bed.Add();
+  EXPECT_EQ(bed.cancelled, 0);
+  bed.Run();
+  EXPECT_EQ(a->answers, 0);
+  EXPECT_EQ(b->answers, 1);
+  EXPECT_TRUE(b->status.ok()) << b->status.ToString();
+  bed.bed().CheckAtRest();
+}
+
+TEST(BatchQueueTest, TheLastRowLeavesWhileItIsHandedOverAndTheBatchIsCancelledAfterwards) {
+  Bed bed("immediate", 10 * kUs, kUs);
+  bed.Teach(8);
+  bed.Occupy(100 * kUs);
+  bed.when_submitted = [&] {
+    for (const BatchItemPtr& item : bed.last_items) EXPECT_TRUE(bed.queue().Leave(*item));
+    EXPECT_EQ(bed.cancelled, 0) << "nobody knows the job yet";
+  };
+  const ItemPtr a = bed.Add();
+  EXPECT_EQ(bed.cancelled, 1);
+  const ItemPtr b = bed.Add();
+  bed.Run();
+  EXPECT_EQ(a->answers, 0);
+  EXPECT_EQ(b->rows_of_batch, 1u);
+  EXPECT_EQ(bed.bed().dispatcher.stats().jobs_cancelled, 1u);
   bed.bed().CheckAtRest();
 }
 
