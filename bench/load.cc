@@ -47,6 +47,15 @@ struct Outcome {
   Status status;
 };
 
+Status CheckIndices(const std::vector<size_t>& which, size_t models) {
+  for (const size_t index : which) {
+    if (index >= models) {
+      return InvalidArgumentError("which: there is no model " + std::to_string(index));
+    }
+  }
+  return OkStatus();
+}
+
 Json Finite(double error) { return std::isfinite(error) ? Json(error) : Json(1e9); }
 
 }  // namespace
@@ -76,9 +85,13 @@ Result<Json> LoadDriver::Replay(const Json& command) {
   if (which.size() != arrivals.size() || tenants.size() != arrivals.size()) {
     return InvalidArgumentError("which, arrivals_ms and tenants differ in length");
   }
+  PLEXUS_RETURN_IF_ERROR(CheckIndices(which, models.size()));
   std::vector<double> deadlines;
   if (command.contains("deadlines_ms")) {
     deadlines = command.at("deadlines_ms").get<std::vector<double>>();
+    if (deadlines.size() != models.size()) {
+      return InvalidArgumentError("deadlines_ms and models differ in length");
+    }
   }
   const Clock& clock = runtime_.clock();
   const Runtime::SharingStats shared_before = runtime_.sharing_stats();
@@ -121,6 +134,7 @@ Result<Json> LoadDriver::Replay(const Json& command) {
   const DispatcherStats after = runtime_.dispatcher().stats();
   const Runtime::SharingStats shared = runtime_.sharing_stats();
   return Json{{"latency_ms", latency},
+              {"joined", shared.joined - shared_before.joined},
               {"batches", shared.batches - shared_before.batches},
               {"batched_rows", shared.batched_rows - shared_before.batched_rows},
               {"late_ms", late},
@@ -181,7 +195,9 @@ Result<Json> LoadDriver::RunClients(const Json& command) {
       client.first = i;
       client.step = in_flight;
       if (client.which.empty()) return InvalidArgumentError("client without requests");
+      PLEXUS_RETURN_IF_ERROR(CheckIndices(client.which, models.size()));
     }
+    if (in_flight == 0) return InvalidArgumentError("client with nothing in flight");
   }
   const Clock& clock = runtime_.clock();
   const TimePoint begin = clock.Now();

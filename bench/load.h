@@ -14,8 +14,9 @@
 
 namespace plexus {
 
-// Loads are described in JSON (bench/workers.py). Belongs to one thread; its clients have their
-// own.
+// Loads are described in JSON (bench/workers.py). An index of a model that is not there and the
+// like are kInvalidArgument, before anything runs; a field that is missing throws. Belongs to one
+// thread; its clients have their own.
 class LoadDriver {
  public:
   explicit LoadDriver(Runtime& runtime) : runtime_(runtime) {}
@@ -29,7 +30,8 @@ class LoadDriver {
   // {models: [name], which: [index into models], arrivals_ms: [from now], tenants: [per request],
   //  deadlines_ms: [per model, after the arrival; optional]}
   // One request per arrival, whether or not the earlier ones are done; latency counts from the
-  // scheduled arrival. -> {latency_ms, wall_ms, rel_err, late_ms, launches, ...}
+  // scheduled arrival. -> {latency_ms, wall_ms, rel_err, late_ms, launches, joined, ...}; joined:
+  // how often somebody was given what another one computed at the same time.
   Result<nlohmann::json> Replay(const nlohmann::json& command);
 
   // {models, seconds, clients: [{tenant, in_flight, which, think_ms}]}: each client keeps
