@@ -25,7 +25,9 @@ constexpr std::string_view kMagic = "plexprof";
 constexpr uint32_t kVersion = 1;
 constexpr size_t kHeaderBytes = 8 + 4;
 constexpr size_t kChecksumBytes = 32;
-constexpr size_t kMaxFileBytes = size_t{1} << 30;
+constexpr size_t kMaxFileBytes = size_t{256} << 20;
+// No block and no step takes eleven days: sums of them would not fit.
+constexpr double kMaxTimeNs = 1e15;
 
 void PutInt(std::string& out, uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) out.push_back(static_cast<char>(value >> (8 * i)));
@@ -115,6 +117,7 @@ Result<std::vector<FileEntry>> Parse(const std::filesystem::path& path, std::str
           s.variance_ns2 < 0) {
         return Damaged(path, "a time is not a number");
       }
+      if (s.mean_ns > kMaxTimeNs) return Damaged(path, "a time is longer than any");
       entry.kernels.push_back(s);
     }
     entries.push_back(std::move(entry));
@@ -212,7 +215,10 @@ void ProfileStore::ForgetLocked() {
 Status ProfileStore::Load(const std::filesystem::path& path) {
   std::error_code error;
   const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) return NotFoundError("profile file " + path.string() + ": " + error.message());
+  if (error == std::errc::no_such_file_or_directory) {
+    return NotFoundError("profile file " + path.string() + ": " + error.message());
+  }
+  if (error) return UnavailableError("profile file " + path.string() + ": " + error.message());
   if (size > kMaxFileBytes) return Damaged(path, "larger than any profile");
   std::string data(size, '\0');
   std::ifstream in(path, std::ios::binary);
@@ -246,26 +252,25 @@ Status ProfileStore::Load(const std::filesystem::path& path) {
 Status ProfileStore::Save(const std::filesystem::path& path) const {
   std::string data(kMagic);
   PutInt(data, kVersion, 4);
+  std::vector<std::pair<Key, ProgramProfilePtr>> learned;
   {
-    std::lock_guard lock(mutex_);
-    uint64_t count = 0;
-    for (const auto& [key, entry] : map_) count += HasSample(*entry.profile) ? 1 : 0;
-    PutInt(data, count, 8);
+    std::lock_guard lock(mutex_);  // jobs wait for it meanwhile: no more than this is done here
+    learned.reserve(used_.size());
     for (const Key& key : used_) {
-      const ProgramProfile& profile = *map_.at(key).profile;
-      // A first sample may arrive meanwhile; the number of entries must stay what was announced.
-      if (count == 0) break;
-      if (!HasSample(profile)) continue;
-      --count;
-      data.append(reinterpret_cast<const char*>(key.signature.bytes.data()),
-                  key.signature.bytes.size());
-      PutInt(data, key.rows, 4);
-      PutInt(data, profile.kernels.size(), 4);
-      for (const TimeEstimate& e : profile.kernels) {
-        PutInt(data, std::bit_cast<uint64_t>(e.mean_ns()), 8);
-        PutInt(data, std::bit_cast<uint64_t>(e.variance_ns2()), 8);
-        PutInt(data, e.samples(), 8);
-      }
+      const ProgramProfilePtr& profile = map_.at(key).profile;
+      if (HasSample(*profile)) learned.emplace_back(key, profile);
+    }
+  }
+  PutInt(data, learned.size(), 8);
+  for (const auto& [key, profile] : learned) {
+    data.append(reinterpret_cast<const char*>(key.signature.bytes.data()),
+                key.signature.bytes.size());
+    PutInt(data, key.rows, 4);
+    PutInt(data, profile->kernels.size(), 4);
+    for (const TimeEstimate& e : profile->kernels) {
+      PutInt(data, std::bit_cast<uint64_t>(e.mean_ns()), 8);
+      PutInt(data, std::bit_cast<uint64_t>(e.variance_ns2()), 8);
+      PutInt(data, e.samples(), 8);
     }
   }
   const ContentHash checksum = Checksum(data);

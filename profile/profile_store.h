@@ -16,6 +16,14 @@
 
 namespace plexus {
 
+// Rounded down. Never below 0 or beyond ten years, whatever was measured or read, so that a few of
+// them can be added.
+inline Duration NanosecondsOf(double ns) {
+  constexpr double kMost = 3.2e17;
+  if (!(ns > 0)) return Duration{0};
+  return Duration(static_cast<int64_t>(ns < kMost ? ns : kMost));
+}
+
 // Exponentially weighted mean and variance of one block's time. Weight 1/8; the first sample sets
 // it, and once kTrusted samples are in, one sample counts for at most kOutlier means: a block whose
 // core was taken away must not make a kernel look slow, a kernel that became slow is still learned
@@ -64,8 +72,9 @@ class ProfileStore {
   std::shared_ptr<TimeEstimate> GetPath(const ContentHash& what);
 
   // A versioned, checksummed file. Load adds to the store, and what was learned in this process
-  // wins; kNotFound when there is no file; a damaged one or another version's is kDataLoss and
-  // changes nothing. Save replaces the file atomically (written beside, flushed, renamed) and skips
+  // wins; kNotFound when there is no file, kUnavailable when it cannot be looked at; a damaged one,
+  // another version's, or one of times that nobody can have measured is kDataLoss and changes
+  // nothing. Save replaces the file atomically (written beside, flushed, renamed) and skips
   // programs without a sample; kUnavailable when the disk refuses.
   Status Load(const std::filesystem::path& path);
   Status Save(const std::filesystem::path& path) const;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cmath>
 #include <fstream>
 #include <iterator>
@@ -34,6 +35,15 @@ class ProfileStoreTest : public ::testing::Test {
   }
   void WriteFile(const std::string& data) {
     std::ofstream(path_, std::ios::binary | std::ios::trunc) << data;
+  }
+  // The file with `value` in place of the bytes at `at`, and a checksum that fits.
+  static std::string Forged(std::string file, size_t at, uint64_t value, size_t bytes) {
+    file.resize(file.size() - 32);
+    for (size_t i = 0; i < bytes; ++i) file[at + i] = static_cast<char>(value >> (8 * i));
+    ContentHasher hasher;
+    hasher.Update(file.data(), file.size());
+    const ContentHash checksum = hasher.Finish();
+    return file.append(reinterpret_cast<const char*>(checksum.bytes.data()), 32);
   }
   void SaveOne() {
     ProfileStore store;
@@ -195,6 +205,63 @@ TEST_F(ProfileStoreTest, EveryTruncationIsDataLoss) {
     ProfileStore store;
     EXPECT_EQ(store.Load(path_).code(), StatusCode::kDataLoss) << n << " bytes";
   }
+}
+
+TEST_F(ProfileStoreTest, AFileThatSomebodyForgedIsRefusedWithTheReason) {
+  SaveOne();
+  const std::string good = ReadFile();
+  // Magic, version, entries; the one entry: signature, rows, kernels, times.
+  constexpr size_t kEntries = 12, kKernels = 20 + 32 + 4, kMean = kKernels + 4;
+  WriteFile(Forged(good, kMean, 0, 8));  // nothing wrong with that
+  ASSERT_TRUE(ProfileStore().Load(path_).ok());
+  const auto bits = [](double value) { return std::bit_cast<uint64_t>(value); };
+  const struct {
+    size_t at, bytes;
+    uint64_t value;
+    std::string_view why;
+  } cases[] = {
+      {8, 4, 77, "version 77"},
+      {kEntries, 8, 0, "wrong counts"},
+      {kEntries, 8, 2, "wrong counts"},
+      {kEntries, 8, UINT64_MAX, "wrong counts"},
+      {kKernels, 4, 0, "wrong counts"},
+      {kKernels, 4, 3, "wrong counts"},
+      {kKernels, 4, UINT32_MAX, "wrong counts"},
+      {kMean, 8, bits(-1), "not a number"},
+      {kMean, 8, bits(std::numeric_limits<double>::quiet_NaN()), "not a number"},
+      {kMean, 8, bits(std::numeric_limits<double>::infinity()), "not a number"},
+      {kMean, 8, bits(1e300), "longer than any"},
+      {kMean + 8, 8, bits(-1), "not a number"},
+  };
+  for (const auto& c : cases) {
+    WriteFile(Forged(good, c.at, c.value, c.bytes));
+    ProfileStore store;
+    const Status status = store.Load(path_);
+    EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+    EXPECT_NE(status.message().find(c.why), std::string::npos) << status.ToString();
+    EXPECT_EQ(store.size(), 0u);
+  }
+}
+
+TEST_F(ProfileStoreTest, AFileOfPathTimesWithAnotherNumberOfThemIsLearnedAnew) {
+  ProfileStore store;
+  store.Get(Signature(7), 0, 3)->kernels[0].Add(5);
+  ASSERT_TRUE(store.Save(path_).ok());
+  ProfileStore other;
+  ASSERT_TRUE(other.Load(path_).ok());
+  EXPECT_EQ(other.GetPath(Signature(7))->samples(), 0u);
+}
+
+TEST_F(ProfileStoreTest, WhatIsNoFileIsNotTakenForAMissingOne) {
+  ProfileStore store;
+  EXPECT_EQ(store.Load(dir_).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(store.Load(path_ / "below" / "nothing").code(), StatusCode::kNotFound);
+  SaveOne();
+  EXPECT_EQ(store.Load(path_ / "below").code(), StatusCode::kUnavailable) << "of a file";
+  std::filesystem::remove(path_);
+  WriteFile("");
+  std::filesystem::resize_file(path_, (uintmax_t{256} << 20) + 1);  // of holes
+  EXPECT_EQ(store.Load(path_).code(), StatusCode::kDataLoss);
 }
 
 TEST_F(ProfileStoreTest, AFolderWithoutWritePermissionIsAnErrorAndLeavesTheOldFile) {
