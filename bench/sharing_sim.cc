@@ -82,9 +82,10 @@ class SimServer {
         device_(DeviceOptions(gpu), clock_),
         marking_(device_),
         compiler_(MakeSimCompiler({gpu, {}}).value()),
-        dispatcher_(marking_, MakePolicy(kDefaultPolicy).value(), clock_, &profiles_, nullptr),
+        dispatcher_(marking_, MakePolicy(kDefaultPolicy).value(), clock_, profiles_.get(), nullptr),
         plans_(size_t{1} << 30, 1),
-        book_([] {}, [this](uint64_t id) { plans_.Drop(id); }),
+        book_(
+            profiles_, [] {}, [this](uint64_t id) { plans_.Drop(id); }),
         environment_{dispatcher_,
                      plans_,
                      flights_,
@@ -94,12 +95,13 @@ class SimServer {
                      *compiler_,
                      clock_,
                      trace_,
+                     *profiles_,
                      std::make_shared<MemoryBudget>("the server", size_t{8} << 30),
                      size_t{8} << 30,
                      *batching_,
                      1,
                      device_.info().units,
-                     [](TimePoint, std::function<void()> work) { work(); }} {
+                     [](TimePoint, std::weak_ptr<void>, std::function<void()> work) { work(); }} {
     HoldBuilds();
   }
   ~SimServer() { gate_->open.release(); }
@@ -218,7 +220,7 @@ class SimServer {
   MarkingDevice marking_;
   const std::unique_ptr<BatchPolicy> batching_ = MakeBatchPolicy("none").value();
   const std::unique_ptr<Compiler> compiler_;
-  ProfileStore profiles_;
+  const std::shared_ptr<ProfileStore> profiles_ = std::make_shared<ProfileStore>();
   TraceRecorder trace_;
   Dispatcher dispatcher_;
   const FoldingEvaluator folding_{ReferenceEvaluator::Get()};

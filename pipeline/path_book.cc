@@ -4,45 +4,34 @@
 #include <numeric>
 
 namespace plexus {
-namespace {
-
-int64_t Get(const std::atomic<int64_t>& value) {
-  return value.load(std::memory_order_relaxed);  // a statistic
-}
-
-}  // namespace
 
 // --- RunPath
 
 void RunPath::Learn(size_t call, Duration took) const {
-  std::atomic<int64_t>& learned = learned_ns_[call];
-  const int64_t old = Get(learned), now = std::max<int64_t>(took.count(), 1);
-  // Weight 1/8 as in profile/; a lost update does no harm.
-  learned.store(old == 0 ? now : old + (now - old) / 8, std::memory_order_relaxed);
+  times_[call]->Add(static_cast<double>(std::max<Duration::rep>(took.count(), 1)));
 }
 
 Duration RunPath::After(size_t call) const {
-  int64_t ns = 0;
-  for (size_t i = call + 1; i < learned_ns_.size(); ++i) ns += Get(learned_ns_[i]);
-  return Duration(ns);
+  double ns = 0;
+  for (size_t i = call + 1; i < times_.size(); ++i) ns += times_[i]->mean_ns();
+  return NanosecondsOf(ns);
 }
 
 double RunPath::SharedPart() const {
-  int64_t all = 0, shared = 0;
+  double all = 0, shared = 0;
   for (size_t i = 0; i < calls.size(); ++i) {
-    const int64_t ns = Get(learned_ns_[i]);
-    if (ns == 0) return 1;
-    all += ns;
-    if (calls[i].shared) shared += ns;
+    if (times_[i]->samples() == 0) return 1;
+    all += times_[i]->mean_ns();
+    if (calls[i].shared) shared += times_[i]->mean_ns();
   }
-  return all > 0 ? static_cast<double>(shared) / static_cast<double>(all) : 1;
+  return all > 0 ? shared / all : 1;
 }
 
 double RunPath::BatchedPart() const {
   double all = 0, saved = 0;
   bool unknown = false;
   for (size_t i = 0; i < calls.size(); ++i) {
-    const auto ns = static_cast<double>(std::max<int64_t>(Get(learned_ns_[i]), 1));
+    const double ns = std::max(times_[i]->mean_ns(), 1.0);
     all += ns;
     if (!calls[i].shared) continue;
     const float gain = calls[i].graph->batch_gain->load(std::memory_order_relaxed);
@@ -57,24 +46,21 @@ double RunPath::BatchedPart() const {
 }
 
 Duration RunPath::Total() const {
-  int64_t all = 0;
-  for (const auto& learned : learned_ns_) {
-    if (Get(learned) == 0) return Duration{0};
-    all += Get(learned);
+  double all = 0;
+  for (const auto& time : times_) {
+    if (time->samples() == 0) return Duration{0};
+    all += time->mean_ns();
   }
-  return Duration(all);
+  return NanosecondsOf(all);
 }
 
-void RunPath::KeepLearned(const RunPathPtr& before) const {
+void RunPath::KeepTrials(const RunPathPtr& before) const {
   if (before == nullptr || before->calls.size() != calls.size()) return;
   for (size_t i = 0; i < calls.size(); ++i) {
     if (before->calls[i].graph != calls[i].graph) return;
   }
   trials_left_.store(before->trials_left_.load(std::memory_order_relaxed),
                      std::memory_order_relaxed);  // a statistic
-  for (size_t i = 0; i < calls.size(); ++i) {
-    learned_ns_[i].store(Get(before->learned_ns_[i]), std::memory_order_relaxed);  // a statistic
-  }
 }
 
 // --- PathBook
@@ -131,7 +117,7 @@ void PathBook::Refresh() {
     const PathMapPtr map = finder.Update(std::move(loads[precision]), gone);
     AddRuns(precision, *map, &paths);
   }
-  std::erase_if(segments_, [](const auto& entry) { return entry.second.expired(); });
+  std::erase_if(segments_, [](const auto& entry) { return entry.second.graph.expired(); });
   std::lock_guard lock(mutex_);
   paths_.swap(paths);
 }
@@ -181,7 +167,9 @@ void PathBook::AddRuns(Precision precision, const PathMap& map, Paths* paths) {
     std::vector<size_t> last_reader(path->calls.size());
     for (size_t i = 0; i < path->calls.size(); ++i) {
       const Call& call = path->calls[i];
-      run->calls.push_back({Planned(precision, call.segment, cut_.at(id)),
+      Ready ready = MakeReady(precision, call.segment, cut_.at(id));
+      run->times_.push_back(std::move(ready.time));
+      run->calls.push_back({std::move(ready.graph),
                             shared[call.segment.get()],
                             call.segment->deterministic,
                             call.inputs,
@@ -196,18 +184,17 @@ void PathBook::AddRuns(Precision precision, const PathMap& map, Paths* paths) {
     for (uint32_t i = 0; i < path->calls.size(); ++i) {
       if (last_reader[i] > 0) run->calls[last_reader[i]].drops.push_back(i);
     }
-    run->learned_ns_ = std::vector<std::atomic<int64_t>>(run->calls.size());
-    run->KeepLearned(Find(id));
+    run->KeepTrials(Find(id));
     (*paths)[id] = std::move(run);
   }
   next_family_ += root.size();
 }
 
-PlannedGraphPtr PathBook::Planned(Precision precision, const SegmentPtr& segment,
-                                  const std::string& first_user) {
-  std::weak_ptr<const PlannedGraph>& known = segments_[{precision, segment->id}];
-  PlannedGraphPtr planned = known.lock();
-  if (planned != nullptr) return planned;
+PathBook::Ready PathBook::MakeReady(Precision precision, const SegmentPtr& segment,
+                                    const std::string& first_user) {
+  Known& known = segments_[{precision, segment->id}];
+  PlannedGraphPtr planned = known.graph.lock();
+  if (planned != nullptr) return {planned, known.time};
   CompileOptions options;
   options.precision = precision;
   options.name = first_user;
@@ -218,8 +205,8 @@ PlannedGraphPtr PathBook::Planned(Precision precision, const SegmentPtr& segment
     drop(graph->id);
     delete graph;
   });
-  known = planned;
-  return planned;
+  known = {planned, times_->GetPath(HashOfPath("segment", *segment->graph, precision))};
+  return {planned, known.time};
 }
 
 }  // namespace plexus

@@ -47,10 +47,10 @@ class RunPath {
 
  private:
   friend class PathBook;
-  // What an earlier cut learned about the same calls.
-  void KeepLearned(const std::shared_ptr<const RunPath>& before) const;
-  mutable std::vector<std::atomic<int64_t>> learned_ns_;  // by call; 0: not yet
-  mutable std::atomic<int32_t> trials_left_{64};          // of batches that nothing is known of
+  // What an earlier cut has tried with the same calls.
+  void KeepTrials(const std::shared_ptr<const RunPath>& before) const;
+  std::vector<std::shared_ptr<TimeEstimate>> times_;  // by call; equal segments have the same one
+  mutable std::atomic<int32_t> trials_left_{64};      // of batches that nothing is known of
 };
 using RunPathPtr = std::shared_ptr<const RunPath>;
 
@@ -59,10 +59,12 @@ using RunPathPtr = std::shared_ptr<const RunPath>;
 // from one path to another under way.
 class PathBook {
  public:
-  // `refresh` is called, without a lock held, when there is something to do for Refresh; once until
-  // Refresh runs. `drop` hears of graphs of segments that nobody runs any more; any thread.
-  PathBook(std::function<void()> refresh, std::function<void(uint64_t graph_id)> drop)
-      : refresh_(std::move(refresh)), drop_(std::move(drop)) {}
+  // `times` keeps what calls take. `refresh` is called, without a lock held, when there is
+  // something to do for Refresh; once until Refresh runs. `drop` hears of graphs of segments that
+  // nobody runs any more; any thread.
+  PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
+           std::function<void(uint64_t graph_id)> drop)
+      : times_(std::move(times)), refresh_(std::move(refresh)), drop_(std::move(drop)) {}
 
   void Add(const PlannedGraphPtr& planned);
   void Remove(uint64_t graph_id);
@@ -75,16 +77,25 @@ class PathBook {
  private:
   using Paths = std::unordered_map<uint64_t, RunPathPtr>;
   void AddRuns(Precision precision, const PathMap& map, Paths* paths);
-  PlannedGraphPtr Planned(Precision precision, const SegmentPtr& segment,
-                          const std::string& first_user);
+  // One segment, ready to run, and what it takes.
+  struct Ready {
+    PlannedGraphPtr graph;
+    std::shared_ptr<TimeEstimate> time;
+  };
+  Ready MakeReady(Precision precision, const SegmentPtr& segment, const std::string& first_user);
 
+  const std::shared_ptr<ProfileStore> times_;
   const std::function<void()> refresh_;
   const std::function<void(uint64_t)> drop_;
   std::mutex refreshing_;  // one Refresh at a time; taken before mutex_
   // Of one precision each: what others compute is not what they compute. Guarded by refreshing_, as
   // are the graphs of segments, by precision and segment.
   std::map<Precision, PathFinder> finders_;
-  std::map<std::pair<Precision, uint64_t>, std::weak_ptr<const PlannedGraph>> segments_;
+  struct Known {
+    std::weak_ptr<const PlannedGraph> graph;
+    std::shared_ptr<TimeEstimate> time;
+  };
+  std::map<std::pair<Precision, uint64_t>, Known> segments_;
   std::map<uint64_t, std::string> cut_;  // names of the executables of the last cut
   uint64_t next_family_ = 0;
 

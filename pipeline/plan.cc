@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/hash.h"
+#include "graph/graph_hash.h"
 #include "graph/passes/fused_ops.h"
 #include "graph/shape_inference.h"
 #include "paths/unit.h"
@@ -179,8 +180,9 @@ uint64_t HashOfValues(const Graph& graph) {
 // Builds one GraphPlan; a class only to share the slot table between its steps.
 class PlanBuilder {
  public:
-  PlanBuilder(const PlannedGraph& planned, const Evaluator& evaluator, Compiler& compiler)
-      : planned_(planned), evaluator_(evaluator), compiler_(compiler) {}
+  PlanBuilder(const PlannedGraph& planned, const Evaluator& evaluator, Compiler& compiler,
+              ProfileStore& times)
+      : planned_(planned), evaluator_(evaluator), compiler_(compiler), times_(times) {}
 
   Result<GraphPlanPtr> Build(std::span<const KnownInput> inputs) {
     PLEXUS_ASSIGN_OR_RETURN(Graph special, Specialize(planned_.graph, inputs, evaluator_));
@@ -199,6 +201,9 @@ class PlanBuilder {
     }
     plan_->bytes += 4096 + 256 * graph_->num_nodes();
     PLEXUS_RETURN_IF_ERROR(error_);
+    if (!plan_->host_steps.empty() || plan_->rest != nullptr) {
+      plan_->after = times_.GetPath(HashOfPath("after", *graph_, planned_.options.precision));
+    }
     return GraphPlanPtr(std::move(plan_));
   }
 
@@ -366,6 +371,7 @@ class PlanBuilder {
   const PlannedGraph& planned_;
   const Evaluator& evaluator_;
   Compiler& compiler_;
+  ProfileStore& times_;
   std::shared_ptr<GraphPlan> plan_ = std::make_shared<GraphPlan>();
   GraphPtr graph_;
   std::vector<Slot> slots_;  // by value
@@ -552,9 +558,18 @@ PlannedGraphPtr HostStep::Body(const std::string& attribute) const {
   return nullptr;
 }
 
+ContentHash HashOfPath(std::string_view what, const Graph& graph, Precision precision) {
+  ContentHasher hasher;
+  hasher.UpdateString(what);
+  hasher.UpdateInt(static_cast<int64_t>(precision));
+  HashGraph(graph, hasher);
+  return hasher.Finish();
+}
+
 Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const KnownInput> inputs,
-                               const Evaluator& evaluator, Compiler& compiler) {
-  return PlanBuilder(planned, evaluator, compiler).Build(inputs);
+                               const Evaluator& evaluator, Compiler& compiler,
+                               ProfileStore& times) {
+  return PlanBuilder(planned, evaluator, compiler, times).Build(inputs);
 }
 
 Result<ProgramPtr> BuildBatch(const BatchRegion& region, const Program& one, uint32_t rows,

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "graph/evaluator.h"
 #include "graph/graph.h"
 #include "graph/passes/passes.h"
+#include "profile/profile_store.h"
 #include "program/compiler.h"
 
 namespace plexus {
@@ -102,10 +104,10 @@ struct GraphPlan {
   size_t bytes = 0;           // for the cache's budget
 
   // Of everything after `program`: its jobs alone on the device, and its host steps; learned from
-  // requests that came this way, 0 before.
-  mutable std::atomic<int64_t> remaining_after_ns{0};
+  // requests that came this way. Null when nothing comes after it.
+  std::shared_ptr<TimeEstimate> after;
   Duration RemainingAfter() const {
-    return Duration(remaining_after_ns.load(std::memory_order_relaxed));  // a statistic
+    return after != nullptr ? NanosecondsOf(after->mean_ns()) : Duration{0};
   }
 
   // Where rows of many requests meet; made when first asked for. Requires a region.
@@ -117,10 +119,13 @@ struct GraphPlan {
 };
 using GraphPlanPtr = std::shared_ptr<const GraphPlan>;
 
+// The profile store's key of a time that `graph` takes; `what` tells which.
+ContentHash HashOfPath(std::string_view what, const Graph& graph, Precision precision);
+
 // Builds the plan for `inputs` (one per graph input). May take milliseconds. Errors name the graph
-// and the node.
+// and the node. `times` knows what was learned of the same graph and shapes before.
 Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const KnownInput> inputs,
-                               const Evaluator& evaluator, Compiler& compiler);
+                               const Evaluator& evaluator, Compiler& compiler, ProfileStore& times);
 
 // The program for `rows` rows of a region whose program for one row is `one`. kFailedPrecondition:
 // its rows are not independent, and why. May take milliseconds.

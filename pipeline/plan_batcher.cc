@@ -235,9 +235,7 @@ void PlanBatcher::Build(uint32_t size) {
 }
 
 void PlanBatcher::WakeAt(TimePoint at) {
-  env_.call_at(at, [weak = weak_from_this()] {
-    if (const std::shared_ptr<PlanBatcher> self = weak.lock()) self->queue_.Wake();
-  });
+  env_.call_at(at, weak_from_this(), [this] { queue_.Wake(); });
 }
 
 TimePoint PlanBatcher::Now() { return env_.clock.Now(); }

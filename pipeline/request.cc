@@ -56,7 +56,7 @@ struct Request::PlanAwaiter {
                   known = KnownInputs(*graph, inputs)] {
       RequestEnvironment& env = self->env_;
       const TimePoint from = self->TraceFrom();
-      Result<GraphPlanPtr> plan = BuildPlan(*graph, known, env.folding, env.compiler);
+      Result<GraphPlanPtr> plan = BuildPlan(*graph, known, env.folding, env.compiler, env.times);
       self->TraceSpan(TraceKind::kCompile, graph->options.name, "", from);
       return plan;
     };
@@ -86,6 +86,7 @@ struct Request::JobAwaiter {
   bool await_suspend(std::coroutine_handle<> handle) {
     const std::shared_ptr<Request> self = request.shared_from_this();
     self->waiting_ = handle;
+    const uint64_t wait = self->BeginWait();
     Result<JobId> job = self->env_.dispatcher.Submit(std::move(spec));
     if (!job.ok()) {
       submit_status = job.status();
@@ -95,7 +96,7 @@ struct Request::JobAwaiter {
     std::vector<Urgency> raised;
     {
       std::lock_guard lock(self->mutex_);
-      if (!self->job_.valid() || *job > self->job_) self->job_ = *job;
+      if (wait == self->waits_) self->job_ = *job;
       raised = self->raised_;
     }
     for (const Urgency& urgency : raised) self->env_.dispatcher.Raise(*job, urgency);
@@ -328,7 +329,6 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
     if (!outputs.ok()) co_return outputs.status();
     scatter(plan->program_outputs, *outputs);
   }
-  const bool has_more = !plan->host_steps.empty() || plan->rest != nullptr;
   const Duration more_from = spent_;
   const Expectation outside = left_;
   for (const HostStep& step : plan->host_steps) {
@@ -348,12 +348,7 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
     if (!outputs.ok()) co_return outputs.status();
     scatter(plan->rest_outputs, *outputs);
   }
-  if (has_more) {  // weight 1/8 as in profile/
-    const int64_t took = (spent_ - more_from).count();
-    const int64_t old = plan->remaining_after_ns.load(std::memory_order_relaxed);
-    plan->remaining_after_ns.store(old == 0 ? took : old + (took - old) / 8,
-                                   std::memory_order_relaxed);  // a lost update does no harm
-  }
+  if (plan->after != nullptr) plan->after->Add(static_cast<double>((spent_ - more_from).count()));
   co_return gather(plan->outputs);
 }
 

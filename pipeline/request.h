@@ -40,6 +40,7 @@ struct RequestEnvironment {
   Compiler& compiler;
   const Clock& clock;
   TraceRecorder& trace;
+  ProfileStore& times;
   // What all requests may hold in values outside arenas, and what one may unless told otherwise.
   std::shared_ptr<MemoryBudget> memory;
   size_t request_memory_bytes;
@@ -47,8 +48,9 @@ struct RequestEnvironment {
   const BatchPolicy& batching;
   uint32_t max_batch;
   uint32_t device_units;
-  // Calls `work` at that time or somewhat later, from a thread of its own.
-  std::function<void(TimePoint at, std::function<void()> work)> call_at;
+  // Calls `work` at that time or somewhat later, from a thread of its own, unless `whose` is gone
+  // by then; keeps `whose` meanwhile.
+  std::function<void(TimePoint at, std::weak_ptr<void> whose, std::function<void()> work)> call_at;
   std::atomic<uint32_t> jobs_under_way{0};
   std::atomic<uint64_t> batches{0}, batched_rows{0};  // of several rows
 };
@@ -113,6 +115,7 @@ class Request : public CancelToken,
   // Each goes on at once, with the reason of the cancellation.
   void LeaveFlight();
   void LeaveBatch();
+  uint64_t BeginWait();
   uint64_t BeginLeading();
   void EndLeading();
   void Raise(uint64_t flight, const Urgency& urgency) override;
@@ -170,7 +173,9 @@ class Request : public CancelToken,
   Status cancel_reason_;
   JobId job_;
   std::vector<std::weak_ptr<Request>> lanes_;
-  uint64_t flights_led_ = 0, leading_ = 0;                   // 0: it leads none
+  uint64_t flights_led_ = 0, leading_ = 0;  // 0: it leads none
+  // Its waits so far: what it notes down late of one of them must not hide where it is by then.
+  uint64_t waits_ = 0;
   std::vector<Urgency> raised_;                              // what riders of that flight want
   std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
   std::pair<std::shared_ptr<PlanBatcher>, std::shared_ptr<BatchRide>> riding_;  // may have ended

@@ -40,6 +40,7 @@ struct Request::FlightAwaiter : FlightRider {
     ask.inputs = &inputs;
     ask.leader = self;
     ask.flight = self->BeginLeading();
+    const uint64_t wait = self->BeginWait();
     bool must_lead = false;
     FlightRider* const rider = this;
     FlightTable::FlightPtr joined = self->env_.flights.Join(ask, rider, &must_lead);
@@ -51,7 +52,7 @@ struct Request::FlightAwaiter : FlightRider {
     // It may have landed and the coroutine be far ahead: only `self` is safe from here.
     {
       std::lock_guard lock(self->mutex_);
-      self->boarded_ = {joined, rider};
+      if (wait == self->waits_) self->boarded_ = {joined, rider};
     }
     if (self->cancelled()) self->LeaveFlight();
     return true;
@@ -63,6 +64,11 @@ struct Request::FlightAwaiter : FlightRider {
     handle.resume();
   }
 };
+
+uint64_t Request::BeginWait() {
+  std::lock_guard lock(mutex_);
+  return ++waits_;
+}
 
 uint64_t Request::BeginLeading() {
   std::lock_guard lock(mutex_);

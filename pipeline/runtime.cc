@@ -2,8 +2,6 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <queue>
-#include <thread>
 
 #include "base/log.h"
 #include "device/cpu/cpu_compiler.h"
@@ -12,6 +10,7 @@
 #include "paths/merge.h"
 #include "paths/unit.h"
 #include "pipeline/folding_evaluator.h"
+#include "pipeline/housekeeper.h"
 #include "pipeline/plan.h"
 #include "pipeline/plan_cache.h"
 #include "pipeline/request.h"
@@ -26,6 +25,7 @@ namespace {
 
 // A second one, so that a large model does not keep the first request of a small one waiting.
 constexpr uint32_t kBuildThreads = 2;
+constexpr Duration kArenaIdle = std::chrono::seconds(30);  // then its memory goes back
 
 class LoadedGraph : public Executable {
  public:
@@ -109,80 +109,6 @@ class Answer {
   Runtime::Done done_;
 };
 
-// Calls Dispatcher::Pump when a request's timeout comes due, what is to be done at a time, and now
-// and then for the sake of jobs that hang and arenas that nobody uses any more; sleeps otherwise.
-class Housekeeper {
- public:
-  Housekeeper(Dispatcher& dispatcher, CpuDevice& device, const Clock& clock)
-      : dispatcher_(dispatcher), device_(device), clock_(clock), thread_([this] { Loop(); }) {}
-  ~Housekeeper() {
-    {
-      std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    wake_.notify_one();
-    thread_.join();
-  }
-  // Calls `work` then, or somewhat later.
-  void Expect(TimePoint at, std::function<void()> work) {
-    {
-      std::lock_guard lock(mutex_);
-      const bool first = due_.empty() || at < due_.top().at;
-      due_.push({at, std::move(work)});
-      if (!first) return;
-    }
-    wake_.notify_one();
-  }
-
- private:
-  struct Due {
-    TimePoint at;
-    std::function<void()> work;  // empty for the dispatcher's own timers
-    friend bool operator>(const Due& a, const Due& b) { return a.at > b.at; }
-  };
-
-  void Loop() {
-    std::unique_lock lock(mutex_);
-    std::vector<std::function<void()>> expired;
-    while (!stopping_) {
-      const TimePoint now = clock_.Now();
-      const TimePoint next_round = last_round_ + kRound;
-      const TimePoint wake_at = due_.empty() ? next_round : std::min(next_round, due_.top().at);
-      if (now < wake_at) {
-        wake_.wait_for(lock, wake_at - now);
-        continue;
-      }
-      for (; !due_.empty() && due_.top().at <= now; due_.pop()) {
-        if (due_.top().work) expired.push_back(due_.top().work);
-      }
-      lock.unlock();
-      if (now >= next_round) {
-        last_round_ = now;
-        device_.TrimArenas(kArenaIdle);
-      }
-      const TimePoint next = dispatcher_.Pump(now);
-      // Where no job was running the dispatcher had nothing to drop.
-      for (const std::function<void()>& work : expired) work();
-      expired.clear();
-      lock.lock();
-      if (next != TimePoint::max()) due_.push({next, {}});
-    }
-  }
-
-  static constexpr Duration kRound = std::chrono::seconds(5);
-  static constexpr Duration kArenaIdle = std::chrono::seconds(30);
-
-  Dispatcher& dispatcher_;
-  CpuDevice& device_;
-  const Clock& clock_;
-  TimePoint last_round_{};  // of its own thread
-  std::mutex mutex_;        // guards stopping_ and due_
-  std::condition_variable wake_;
-  bool stopping_ = false;
-  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-  std::thread thread_;
-};
-
 Status CheckDeadline(const RequestAttributes& attributes) {
   if (!attributes.deadline || *attributes.deadline > attributes.arrival) return OkStatus();
   const Duration before = attributes.arrival - *attributes.deadline;
@@ -262,14 +188,13 @@ class CpuRuntime : public Runtime {
         clock_(RealClock::Get()),
         device_(DeviceOptions(options), clock_),
         compiler_(MakeCpuCompiler(CompilerOptions(device_.info().units))),
-        dispatcher_(device_, std::move(policy), clock_, &profiles_,
+        dispatcher_(device_, std::move(policy), clock_, profiles_.get(),
                     options.tracing ? &trace_ : nullptr, Limits(options)),
         plans_(std::make_shared<PlanCache>(options.program_cache_bytes, kBuildThreads)),
         flights_(options.share_across_tenants),
         results_(std::make_shared<ResultCache>(options.result_cache_bytes,
                                                options.share_across_tenants)),
-        book_(MakeBook(plans_, results_)),
-        housekeeper_(dispatcher_, device_, clock_),
+        book_(MakeBook(profiles_, plans_, results_)),
         environment_{dispatcher_,
                      *plans_,
                      flights_,
@@ -279,22 +204,20 @@ class CpuRuntime : public Runtime {
                      compiler_,
                      clock_,
                      trace_,
+                     *profiles_,
                      std::make_shared<MemoryBudget>("the server", ValueMemoryBytes(options)),
                      options.request_memory_bytes != 0 ? options.request_memory_bytes
                                                        : ValueMemoryBytes(options) / 4,
                      *batching_,
                      options.max_batch,
                      device_.info().units,
-                     [this](TimePoint at, std::function<void()> work) {
-                       housekeeper_.Expect(at, std::move(work));
-                     }} {
+                     [this](TimePoint at, std::weak_ptr<void> whose, std::function<void()> work) {
+                       housekeeper_.Expect(at, std::move(whose), std::move(work));
+                     }},
+        housekeeper_(Chores(), clock_) {
     RegisterVisionOps();
     trace_.SetStanding(options_.trace_sample);
-    if (options_.profile_path.empty()) return;
-    const Status status = profiles_.Load(options_.profile_path);
-    if (!status.ok() && status.code() != StatusCode::kNotFound) {
-      PLEXUS_LOG(kWarning) << "profile store not read: " << status.ToString();
-    }
+    LoadProfiles();
   }
 
   ~CpuRuntime() override {
@@ -304,9 +227,7 @@ class CpuRuntime : public Runtime {
     }
     plans_->Stop();
     device_.Stop();
-    if (options_.profile_path.empty()) return;
-    const Status status = profiles_.Save(options_.profile_path);
-    if (!status.ok()) PLEXUS_LOG(kWarning) << "profile store not saved: " << status.ToString();
+    SaveProfiles();
   }
 
   Result<ExecutablePtr> Load(const std::string& name, GraphPtr graph,
@@ -346,9 +267,9 @@ class CpuRuntime : public Runtime {
     const std::shared_ptr<Answer> answer(
         new Answer(request, attributes.arrival, clock_, std::move(done)));
     if (attributes.timeout_at) {
-      housekeeper_.Expect(*attributes.timeout_at, [weak = std::weak_ptr<Answer>(answer)] {
-        if (const std::shared_ptr<Answer> late = weak.lock()) late->Expire();
-      });
+      // Where no job was running the dispatcher has nothing to drop.
+      housekeeper_.Expect(*attributes.timeout_at, answer,
+                          [late = answer.get()] { late->Expire(); });
     }
     Drive(answer, std::move(executable), std::move(inputs), CheckDeadline(attributes));
     return request;
@@ -415,11 +336,35 @@ class CpuRuntime : public Runtime {
     return ExecutablePtr(std::move(loaded));
   }
 
+  Housekeeper::Duties Chores() {
+    Housekeeper::Duties duties;
+    duties.pump = [this](TimePoint now) { return dispatcher_.Pump(now); };
+    duties.tidy = [this] { device_.TrimArenas(kArenaIdle); };
+    duties.save = [this] { plans_->Post([this] { SaveProfiles(); }); };  // disks may be slow
+    duties.save_every = options_.profile_save_every;
+    return duties;
+  }
+  void LoadProfiles() {
+    if (options_.profile_path.empty()) return;
+    const Status status = profiles_->Load(options_.profile_path);
+    if (!status.ok() && status.code() != StatusCode::kNotFound) {
+      PLEXUS_LOG(kWarning) << "profile store not read: " << status.ToString();
+    }
+  }
+  void SaveProfiles() {
+    if (options_.profile_path.empty()) return;
+    std::lock_guard lock(saving_);
+    const Status status = profiles_->Save(options_.profile_path);
+    if (!status.ok()) PLEXUS_LOG(kWarning) << "profile store not saved: " << status.ToString();
+  }
+
   // Cuts on a build thread.
-  static std::shared_ptr<PathBook> MakeBook(const std::shared_ptr<PlanCache>& plans,
+  static std::shared_ptr<PathBook> MakeBook(const std::shared_ptr<ProfileStore>& profiles,
+                                            const std::shared_ptr<PlanCache>& plans,
                                             const std::shared_ptr<ResultCache>& results) {
     auto self = std::make_shared<std::weak_ptr<PathBook>>();
     auto book = std::make_shared<PathBook>(
+        profiles,
         [plans, self] {
           plans->Post([self] {
             if (const std::shared_ptr<PathBook> book = self->lock()) book->Refresh();
@@ -530,7 +475,9 @@ class CpuRuntime : public Runtime {
   const Clock& clock_;
   Companions companions_;
   TraceRecorder trace_;
-  ProfileStore profiles_;
+  // Theirs as well that outlive the runtime: executables cut their paths.
+  const std::shared_ptr<ProfileStore> profiles_ = std::make_shared<ProfileStore>();
+  std::mutex saving_;  // held while they are written, so that the last ones stay
   CpuDevice device_;
   RecordingCompiler compiler_;
   Dispatcher dispatcher_;
@@ -539,8 +486,8 @@ class CpuRuntime : public Runtime {
   FlightTable flights_;
   const std::shared_ptr<ResultCache> results_;
   const std::shared_ptr<PathBook> book_;
-  Housekeeper housekeeper_;
   RequestEnvironment environment_;
+  Housekeeper housekeeper_;
   std::mutex in_flight_mutex_;  // guards in_flight_
   std::condition_variable in_flight_zero_;
   size_t in_flight_ = 0;

@@ -44,7 +44,8 @@ struct RuntimeOptions {
   // How rows of requests for the same work become one job (MakeBatchPolicy), and how many at most.
   std::string batching = std::string(kDefaultBatchPolicy);
   uint32_t max_batch = 16;
-  std::string profile_path;   // empty: learned times are not kept
+  std::string profile_path;                               // empty: learned times are not kept
+  Duration profile_save_every = std::chrono::minutes(5);  // and at the end
   bool tracing = true;        // false: no recorder at all, to measure what one costs
   uint32_t trace_sample = 0;  // one request in so many is recorded all the time; 0: none
 };

@@ -132,7 +132,7 @@ class Dispatcher::Core {
   // What keys count. Where jobs wait for units each runs on one (width follows load), so there a
   // job's time is that on one unit; a device that places blocks itself runs it as wide as it gets.
   Duration KeyTime(double work_ns, double alone_ns) const {
-    return Duration(std::max(int64_t{1}, static_cast<int64_t>(units_ ? work_ns : alone_ns)));
+    return std::max(Duration{1}, NanosecondsOf(units_ ? work_ns : alone_ns));
   }
   Times TimesOf(const Program& program, const ProgramProfile& profile) const;
   uint32_t Capacity(const Kernel& kernel) const;
