@@ -92,9 +92,9 @@ class Repositories:
         self.empty.mkdir()
 
 
-def memory(repository: pathlib.Path, names: list, body: tuple) -> int:
+def memory(repository: pathlib.Path, names: list, body: tuple, *flags: str) -> int:
     """Resident bytes of a server that has answered one request of each."""
-    with Server(repository) as server:
+    with Server(repository, *flags) as server:
         connection = Connection(server)
         for name in names:
             connection.ask(name, *body)
@@ -104,6 +104,7 @@ def memory(repository: pathlib.Path, names: list, body: tuple) -> int:
 def memory_of(repositories: Repositories, names: list, body: tuple) -> dict:
     nothing = memory(repositories.empty, [], body)
     together = memory(repositories.joint, names, body) - nothing
+    by_file = memory(repositories.joint, names, body, "--no-sharing") - nothing
     apart = sum(
         memory(single, [name], body) - nothing
         for single, name in zip(repositories.each, names, strict=True)
@@ -113,6 +114,7 @@ def memory_of(repositories: Repositories, names: list, body: tuple) -> dict:
         "memory_mib": {
             "process_per_pipeline": round(apart / 2**20, 1),
             "one_process": round(together / 2**20, 1),
+            "one_process_no_sharing": round(by_file / 2**20, 1),
         },
     }
 

@@ -3,9 +3,11 @@
 Real servers on this machine's CPU, over HTTP. Six pipelines have the mel spectrogram and the
 embedding in common; sharing.py says how they are asked.
 
-`none` is a server without sharing of work and, for memory, a server process per pipeline. `models`
-shares by file: one process, each model's weights once, every request does its own work; in a server
-that holds constants by content that is the same process as `none` has for time.
+`none` is a server without sharing of work and, for memory, a server process per pipeline. Sharing
+of whole models, by file, is what a server has that loads each model once and lets all pipelines use
+it: one process, each model's weights once, every request does its own work. A server that holds
+constants by content and runs with --no-sharing is just that, so `none` is its time as well; it has
+an entry of its own in the results (`whole_model_sharing`) with its memory.
 
 arithmetic_limit: the processor time of the six pipelines by themselves over what is left when the
 shared path is counted once; the shared path's own time comes from a pipeline that ends before the
@@ -83,6 +85,12 @@ def run(quick: bool, only: set | None):
         "busy_ms_shared_path": round(path, 3),
         **sharing.summary(gains, limit),
         **memory,
+        "whole_model_sharing": {
+            "times_of": "none",
+            "memory_mib": memory["memory_mib"]["one_process_no_sharing"],
+            "why": "the same server as none, by construction: one process, each model loaded once, "
+            "every request does its own work",
+        },
         "outputs_equal": same,
         "gains": gains,
         "sharing_counters": counters,

@@ -521,26 +521,29 @@ class CliTest(unittest.TestCase):
         text = plexus("inspect", path, "--shape", "audio=8").stdout
         self.assertIn("output 'y' has no element on these shapes", text)
 
-    def shared_pipelines(self):
-        """Two pipelines over one model, one of them with an operator behind it."""
+    def shared_pipelines(self, both=False):
+        """Two pipelines over one model, each with an operator of its own behind it. `both`: they
+        give out what the model makes as well, so that it is no part of what comes behind."""
         pipelines = self.repository / "pipelines"
         pipelines.mkdir()
         head = "inputs: [{name: x, dtype: FP32, shape: [4]}]\nstages:\n"
         head += "  - {name: same, model: good, input: x}\n"
         more = "  - {name: scaled, op: scale, input: same, scale: %d, offset: 1}\n"
-        tail = "outputs: [{name: y, from: scaled}]\n"
+        tail = "outputs: [{name: y, from: scaled}%s]\n" % (", {name: z, from: same}" * both)
         for name, scale in (("one", 2), ("two", 3)):
             (pipelines / f"{name}.yaml").write_text(f"name: {name}\n" + head + more % scale + tail)
 
     def test_inspect_shows_what_pipelines_share(self):
-        self.shared_pipelines()
+        self.shared_pipelines(both=True)
         done = plexus("inspect", str(self.repository), "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         paths = json.loads(done.stdout)["paths"]
         self.assertEqual(sorted(paths["pipelines"]), ["one", "two"])  # "good" is their part
         users = [segment["pipelines"] for segment in paths["segments"]]
-        self.assertIn(["one"], users)
+        self.assertEqual(sorted(users), [["one"], ["one", "two"], ["two"]])
         self.assertTrue(paths["flops_complete"])
+        self.assertGreater(paths["flops_saved"], 0)
+        self.assertLess(paths["flops_saved"], paths["flops"] / 2)
         text = plexus("inspect", str(self.repository)).stdout
         self.assertIn("shared paths: 2 pipelines in", text)
 

@@ -1,4 +1,4 @@
-// Files that hold tensors.
+// Files: whole, and those that hold tensors.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,7 @@
 namespace plexus::cli {
 
 Result<std::string> ReadFile(const std::string& path);
+// kPermissionDenied where it cannot be written, all of it.
 Status WriteFile(const std::string& path, std::string_view bytes);
 
 // Mono 16-bit PCM: INT16[samples]. kInvalidArgument for another format.

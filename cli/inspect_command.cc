@@ -4,6 +4,7 @@
 #include "base/json_writer.h"
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/files.h"
 #include "cli/inspect_text.h"
 #include "cli/targets.h"
 #include "graph/constant_store.h"
@@ -141,7 +142,7 @@ void WriteTarget(const Target& target, const Inspection& inspection, JsonWriter&
 }
 
 // Text goes out target by target: a large repository takes a while.
-bool InspectAll(const std::vector<Target>& targets, const Shapes& shapes, const PathIndex& index,
+bool InspectAll(const std::vector<Target>& targets, const Shapes& shapes, PathIndex& index,
                 Runtime& runtime, bool as_json) {
   std::string text;
   JsonWriter json(&text);
@@ -187,17 +188,7 @@ bool InspectAll(const std::vector<Target>& targets, const Shapes& shapes, const 
   return ok;
 }
 
-Status WriteFile(const std::string& path, const std::string& text) {
-  std::FILE* file = std::fopen(path.c_str(), "w");
-  if (file == nullptr) return InvalidArgumentError("cannot write '" + path + "'");
-  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (std::fclose(file) != 0 || !written) {
-    return InvalidArgumentError("cannot write all of '" + path + "'");
-  }
-  return OkStatus();
-}
-
-Status WriteDrawings(const PathIndex& index, const Shapes& shapes, const InspectFlags& flags) {
+Status WriteDrawings(PathIndex& index, const Shapes& shapes, const InspectFlags& flags) {
   if (flags.dot_path.empty() && flags.svg_path.empty()) return OkStatus();
   const PathSummary paths = index.Summary(shapes);
   if (!flags.dot_path.empty()) PLEXUS_RETURN_IF_ERROR(WriteFile(flags.dot_path, DrawDot(paths)));
@@ -207,7 +198,7 @@ Status WriteDrawings(const PathIndex& index, const Shapes& shapes, const Inspect
 
 // Why `flags.diff`'s second pipeline does not use all that the first one does, and the other way
 // about.
-int ShowDifference(const PathIndex& index, const InspectFlags& flags) {
+int ShowDifference(PathIndex& index, const InspectFlags& flags) {
   const std::string &a = flags.diff[0], &b = flags.diff[1];
   const Result<std::string> there = index.FirstDifference(a, b);
   const Result<std::string> back = index.FirstDifference(b, a);

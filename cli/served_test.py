@@ -3,6 +3,7 @@
 usage: served_test.py PLEXUS MODEL.onnx SAMPLES  (as cli_test.py)
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -15,6 +16,8 @@ import time
 import unittest
 
 from cli_test import MODEL, PATIENCE_S, SAMPLES, Server
+
+MEMORY_BYTES = 512_000_000  # of one request
 
 HEAD = "name: {name}\ninputs:\n  - {{name: a, dtype: FP32, shape: [4]}}\n"
 TAIL = "outputs: [{name: out, from: s}]\n"
@@ -36,6 +39,24 @@ stages:
 outputs:
   - {{name: all, from: each.all}}
   - {{name: counts, from: each.counts}}
+"""
+
+# 200 kB an element.
+LARGE = """name: large
+inputs: [{name: rows, dtype: FP32, shape: [-1, 1]}]
+stages:
+  - name: each
+    foreach: rows
+    as: row
+    limit: 1000000
+    stages:
+      - {name: wide, op: constant, dtype: FP32, shape: [1, 50000]}
+      - {name: sum, op: add, inputs: [wide, row]}
+      - {name: flat, op: reshape, input: sum, shape: [-1]}
+      - {name: mark, op: compare, input: flat, is: greater, to: 0}
+      - {name: kept, op: filter, inputs: [flat, mark]}
+    outputs: [{name: all, from: kept, sizes: counts}]
+outputs: [{name: all, from: each.all}]
 """
 
 LOOP = """name: {name}
@@ -106,7 +127,8 @@ class ServedTest(unittest.TestCase):
         (pipelines / "loop.yaml").write_text(LOOP.format(name="loop", limit=100))
         (pipelines / "long-loop.yaml").write_text(LOOP.format(name="long-loop", limit=1000000))
         (pipelines / "sum.yaml").write_text(SUM)
-        cls.server = Server(repository, "--admin-port", "0", "--request-memory-bytes", "512MB")
+        (pipelines / "large.yaml").write_text(LARGE)
+        cls.server = Server(repository, "--admin-port", "0", "--request-memory-bytes", str(MEMORY_BYTES))
         cls.server.__enter__()
         cls.addClassCleanup(cls.server.__exit__)
         admin = cls.server.process.stdout.readline().split()[-1]
@@ -130,6 +152,11 @@ class ServedTest(unittest.TestCase):
             return json.loads(self.server.call("GET", "/stats")[1])[what]
         finally:
             self.server.port = port
+
+    def resident_bytes(self, what="VmRSS"):
+        status = pathlib.Path(f"/proc/{self.server.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith(what + ":"))
+        return int(line.split()[1]) * 1024
 
     def tearDown(self):
         status, answer = self.rows("fan-out", [[1, 2], [0, 3]])
@@ -173,29 +200,33 @@ class ServedTest(unittest.TestCase):
         self.assertIn(b"1000000 elements, its limit is 10000", answer)
         self.assertEqual(self.stats("dispatcher")["jobs_submitted"], before)
 
-    def test_a_fan_out_of_a_million_where_the_file_allows_it_keeps_to_time_and_memory(self):
-        many = 1_000_000
-        header = json.dumps(
-            {
-                "inputs": [
-                    {"name": "rows", "datatype": "FP32", "shape": [many, 2],
-                     "parameters": {"binary_data_size": many * 8}}
-                ],
-                "parameters": {"timeout": 2_000_000},
-            }
-        ).encode()
-        body = header + struct.pack("<2f", 1, 0) * many
+    def ask_many(self, model, shape, value, **parameters):
+        raw = struct.pack("<f", value) * (shape[0] * shape[1])
+        tensor = {"name": "rows", "datatype": "FP32", "shape": shape,
+                  "parameters": {"binary_data_size": len(raw)}}
+        header = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
         headers = {"Inference-Header-Content-Length": str(len(header))}
-        began = time.monotonic()
-        status, answer = self.server.call("POST", "/v2/models/wide/infer", body, headers)
-        self.assertLess(time.monotonic() - began, PATIENCE_S)
-        self.assertIn(status, (200, 503, 504), answer[:300])
+        return self.server.call("POST", f"/v2/models/{model}/infer", header + raw, headers)
+
+    def test_a_fan_out_of_a_million_where_the_file_allows_it_keeps_to_its_time(self):
+        # A million elements take far longer.
+        status, answer = self.ask_many("wide", [1_000_000, 2], 1, timeout=300_000)
+        self.assertEqual(status, 504, answer[:300])
         # What ended early is not still at it.
         for _ in range(600):
             if self.stats("dispatcher")["in_flight"] == 0:
                 break
             time.sleep(0.1)
         self.assertEqual(self.stats("dispatcher")["in_flight"], 0)
+
+    def test_a_fan_out_that_fills_the_memory_of_its_request_ends_there(self):
+        status, answer = self.ask_many("large", [1, 1], 1)
+        self.assertEqual(status, 200, answer[:300])
+        before = self.resident_bytes()
+        status, answer = self.ask_many("large", [100_000, 1], 1)  # 20 GB
+        self.assertEqual(status, 503, answer[:300])
+        self.assertIn(b"the request holds", answer)
+        self.assertLess(self.resident_bytes("VmHWM"), before + 2 * MEMORY_BYTES)  # of 20 GB
 
     def test_a_loop_that_never_ends_ends_at_its_limit_or_its_timeout(self):
         status, answer = self.infer("loop", "x", "FP32", [1], [1])
@@ -253,48 +284,107 @@ class ServedTest(unittest.TestCase):
 
 @unittest.skipUnless(SAMPLES and os.path.isdir(SAMPLES), "no sample repository")
 class MustNotBatchTest(unittest.TestCase):
-    """hey_jarvis takes a branch by what a row says: rows of a batch must not see each other's."""
+    """melspectrogram takes its largest value over all rows, hey_jarvis a branch by what a row says:
+    rows of a batch must not see each other's."""
+
+    def serve(self, *flags):
+        """A server with the two, a model that can be batched, and pipelines over them."""
+        samples = pathlib.Path(SAMPLES)
+        folder = tempfile.TemporaryDirectory(prefix="plexus-served-")
+        self.addCleanup(folder.cleanup)
+        repository = pathlib.Path(folder.name)
+        for model in ("melspectrogram", "embedding_model", "hey_jarvis"):
+            (repository / model).symlink_to(samples / model)
+        (repository / "pipelines").mkdir()
+        yaml = (samples / "pipelines" / "wake-hey-jarvis.yaml").read_text()
+        (repository / "pipelines" / "wake-hey-jarvis.yaml").write_text(yaml)
+        head = next(line for line in yaml.splitlines() if "model: hey_jarvis" in line)
+        rows = head.split('": ')[1].split("}")[0]
+        (repository / "pipelines" / "rows.yaml").write_text(
+            yaml[: yaml.index("outputs:")].replace("name: wake-hey-jarvis", "name: rows")
+            + f"outputs: [{{name: rows, from: {rows}}}]\n"
+        )
+        server = Server(repository, "--admin-port", "0", *flags)
+        self.addCleanup(server.__exit__)
+        server.__enter__()
+        threading.Thread(target=server.process.stderr.read, daemon=True).start()
+        admin = server.process.stdout.readline().split()[-1]
+        return server, int(admin.rsplit(":", 1)[1])
+
+    def clip_and_rows(self, server):
+        """The sample's words, and what hey_jarvis gets of it: f32[16,96] each."""
+        examples = pathlib.Path(__file__).resolve().parent.parent / "examples"
+        clip = (examples / "audio" / "hey-jarvis.wav").read_bytes()
+        pcm = clip[clip.index(b"data") + 8 :]
+        rows = self.ask(server, "rows", "audio", "INT16", [len(pcm) // 2], pcm)
+        size = 16 * 96 * 4
+        self.assertEqual(len(rows) % size, 0)
+        return pcm, [rows[at : at + size] for at in range(0, len(rows), size)]
 
     def test_a_batch_gives_the_bytes_of_its_rows(self):
-        samples = pathlib.Path(SAMPLES)
-        examples = pathlib.Path(__file__).resolve().parent.parent / "examples"
-        with tempfile.TemporaryDirectory(prefix="plexus-served-") as folder:
-            repository = pathlib.Path(folder)
-            for model in ("melspectrogram", "embedding_model", "hey_jarvis"):
-                (repository / model).symlink_to(samples / model)
-            (repository / "pipelines").mkdir()
-            yaml = (samples / "pipelines" / "wake-hey-jarvis.yaml").read_text()
-            (repository / "pipelines" / "wake-hey-jarvis.yaml").write_text(yaml)
-            head = next(line for line in yaml.splitlines() if "model: hey_jarvis" in line)
-            rows = head.split('": ')[1].split("}")[0]
-            (repository / "pipelines" / "rows.yaml").write_text(
-                yaml[: yaml.index("outputs:")].replace("name: wake-hey-jarvis", "name: rows")
-                + f"outputs: [{{name: rows, from: {rows}}}]\n"
-            )
-            clip = (examples / "audio" / "hey-jarvis.wav").read_bytes()
-            pcm = clip[clip.index(b"data") + 8 :]
-            with Server(repository, "--admin-port", "0") as server:
-                admin = server.process.stdout.readline().split()[-1]
-                scores = self.ask(server, "wake-hey-jarvis", "audio", "INT16", [len(pcm) // 2], pcm)
-                rows = self.ask(server, "rows", "audio", "INT16", [len(pcm) // 2], pcm)
-                row_bytes = 16 * 96 * 4
-                self.assertEqual(len(rows) % row_bytes, 0)
-                alone = b"".join(
-                    self.ask(server, "hey_jarvis", None, "FP32", [1, 16, 96],
-                             rows[at : at + row_bytes])
-                    for at in range(0, len(rows), row_bytes)
-                )
-                self.assertEqual(scores, alone)
-                values = struct.unpack(f"<{len(scores) // 4}f", scores)
-                self.assertGreater(max(values), 0.5, "one branch")
-                self.assertLess(min(values), 0.5, "the other one")
-                server.port = int(admin.rsplit(":", 1)[1])
-                segments = json.loads(server.call("GET", "/paths")[1])["segments"]
+        server, admin = self.serve()
+        pcm, rows = self.clip_and_rows(server)
+        scores = self.ask(server, "wake-hey-jarvis", "audio", "INT16", [len(pcm) // 2], pcm)
+        alone = b"".join(
+            self.ask(server, "hey_jarvis", None, "FP32", [1, 16, 96], row) for row in rows
+        )
+        self.assertEqual(scores, alone)
+        values = struct.unpack(f"<{len(scores) // 4}f", scores)
+        self.assertGreater(max(values), 0.5, "one branch")
+        self.assertLess(min(values), 0.5, "the other one")
+        server.port = admin
+        segments = json.loads(server.call("GET", "/paths")[1])["segments"]
         jarvis = [s for s in segments if "hey_jarvis" in s["pipelines"] and not s["batchable"]]
         self.assertTrue(any("If" in s["why_not_batchable"] for s in jarvis), segments)
         # Its largest value is taken over all rows.
         mel = [s for s in segments if "melspectrogram" in s["pipelines"] and not s["batchable"]]
         self.assertTrue(any("ReduceMax" in s["why_not_batchable"] for s in mel), segments)
+
+    def test_rows_that_must_not_meet_do_not_where_others_do(self):
+        server, admin = self.serve("--threads", "1", "--batching", "immediate", "--no-sharing")
+        pcm, rows = self.clip_and_rows(server)
+        many = 16
+        samples = struct.unpack(f"<{len(pcm) // 2}h", pcm)
+        clips = []
+        for i in range(many):  # loud and quiet ones: beside a loud one a quiet one has no floor
+            part = samples[500 * i : 500 * i + 8000]
+            scale = 1 if i % 2 else 1e-3
+            clips.append(struct.pack("<8000f", *(scale * value for value in part)))
+        mel = [("melspectrogram", None, "FP32", [1, 8000], clip) for clip in clips]
+        image = struct.pack(f"<{76 * 32}f", *(value / 1000 for value in samples[: 76 * 32]))
+        control = [("embedding_model", None, "FP32", [1, 76, 32, 1], image)] * many
+        step = max(1, len(rows) // many)  # both branches
+        jarvis = [("hey_jarvis", None, "FP32", [1, 16, 96], row) for row in rows[::step]]
+
+        def batches():
+            port, server.port = server.port, admin
+            try:
+                return json.loads(server.call("GET", "/stats")[1])["batching"]["batches"]
+            finally:
+                server.port = port
+
+        with concurrent.futures.ThreadPoolExecutor(len(rows)) as pool:
+            def at_once(calls):
+                return list(pool.map(lambda call: self.ask(server, *call), calls))
+
+            alone = {calls[0][0]: [self.ask(server, *call) for call in calls]
+                     for calls in (mel, jarvis)}
+            rounds = 0
+            while batches() == 0 and rounds < 500:
+                at_once(control)
+                rounds += 1
+            before = batches()
+            self.assertGreater(before, 0, "what may be batched is")
+            for _ in range(rounds + 10):
+                self.assertEqual(at_once(mel), alone["melspectrogram"])
+            self.assertEqual(batches(), before)
+            for _ in range(rounds + 10):  # up to its If it may be batched
+                for got, wanted in zip(at_once(jarvis), alone["hey_jarvis"], strict=True):
+                    got, wanted = struct.unpack("<f", got)[0], struct.unpack("<f", wanted)[0]
+                    self.assertAlmostEqual(got, wanted, delta=1e-5)
+        scores = [struct.unpack("<f", score)[0] for score in alone["hey_jarvis"]]
+        self.assertGreater(max(scores), 0.5, "one branch")
+        self.assertLess(min(scores), 0.5, "the other one")
 
     def ask(self, server, model, name, dtype, shape, data):
         if name is None:

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <memory>
 #include <thread>
 
 #include "base/json_writer.h"
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/files.h"
 #include "client/http_client.h"
 
 namespace plexus::cli {
@@ -96,19 +96,6 @@ Status CheckWritable(const std::string& path) {
   if (!folder && ::access(checked.c_str(), W_OK) == 0) return OkStatus();
   const std::string reason = folder ? "it is a folder" : std::generic_category().message(errno);
   return PermissionDeniedError("cannot write to '" + path + "': " + reason);
-}
-
-Status WriteFile(const std::string& path, const std::string& text) {
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "wb"));
-  if (file == nullptr) return PermissionDeniedError("cannot write to '" + path + "'");
-  const bool written = std::fwrite(text.data(), 1, text.size(), file.get()) == text.size();
-  if (!written || std::fclose(file.release()) != 0) {
-    return InternalError("'" + path + "' could not be written whole");
-  }
-  return OkStatus();
 }
 
 void Print(const TraceFlags& flags, const Summary& s) {

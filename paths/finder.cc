@@ -1,6 +1,7 @@
 #include "paths/finder.h"
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <tuple>
 #include <unordered_map>
@@ -195,7 +196,8 @@ SegmentPtr PathFinder::Intern(const UnitGraph& source, std::vector<uint32_t> nod
   if (SegmentPtr segment = known.lock()) return segment;
 
   auto segment = std::make_shared<Segment>();
-  segment->id = next_id_++;
+  static std::atomic<uint64_t> next_id{1};
+  segment->id = next_id.fetch_add(1, std::memory_order_relaxed);  // a number of its own
   segment->deterministic = deterministic;
   Graph graph;
   std::unordered_map<uint32_t, ValueId> map;

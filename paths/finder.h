@@ -70,7 +70,6 @@ class PathFinder {
   std::unordered_map<ContentHash, std::vector<const UnitGraph*>> users_;
   std::map<std::string, std::weak_ptr<const Segment>> interned_;  // by FunctionText
   PathMapPtr map_;
-  uint64_t next_id_ = 1;
 };
 
 }  // namespace plexus

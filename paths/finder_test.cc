@@ -3,6 +3,7 @@
 #include <random>
 #include <set>
 
+#include "graph/passes/tiny_evaluator.h"
 #include "paths/test_pipelines.h"
 
 namespace plexus {
@@ -211,16 +212,71 @@ TEST(PathFinder, ACutGoesAroundAFusionGroup) {
   EXPECT_EQ(Segments(*map), (Set{"MatMul Relu {a b}", "MatMul Relu {a}", "MatMul Relu {b}"}));
 }
 
-TEST(PathFinder, InputsOfAnotherTypeKeepPrefixesApart) {
-  const auto make = [](Shape shape) {
+TEST(PathFinder, InputsOfAnotherShapeOrElementTypeKeepPrefixesApart) {
+  const auto make = [](Shape shape, DType dtype = DType::kFloat32) {
     Builder b;
-    const ValueId x = b.graph().Input("y", std::move(shape));
-    const ValueId e = b.graph().Op("e", "Exp", {x});
-    b.From(b.graph().Op("l", "Log", {e}));
+    const ValueId x = b.graph().Input("y", std::move(shape), dtype);
+    const ValueId e = b.graph().Op("e", "Exp", {x}, {}, dtype);
+    b.From(b.graph().Op("l", "Log", {e}, {}, dtype));
     return b.Done();
   };
-  const Set segments = Segments(*Find({{"a", make({1, 3})}, {"b", make({1, 4})}}));
-  EXPECT_EQ(segments, (Set{"Exp Log {a}", "Exp Log {b}"}));
+  const Set apart = {"Exp Log {a}", "Exp Log {b}"};
+  EXPECT_EQ(Segments(*Find({{"a", make({1, 3})}, {"b", make({1, 4})}})), apart);
+  EXPECT_EQ(Segments(*Find({{"a", make({1, 3})}, {"b", make({1, 3}, DType::kFloat64)}})), apart);
+  EXPECT_EQ(Segments(*Find({{"a", make({1, 3})}, {"b", make({1, 3})}})), Set{"Exp Log {a b}"});
+}
+
+TEST(PathFinder, WeightsOfAnotherElementTypeKeepLayersApart) {
+  const auto make = [](bool wide) {
+    Builder b;
+    TestGraph& g = b.graph();
+    const ValueId zeros = wide ? g.Const("w", *Tensor::Allocate(DType::kFloat64, {16, 16}))
+                               : g.Const("w", *Tensor::Allocate(DType::kFloat32, {16, 16}));
+    g.infer = false;
+    b.From(g.Op("m", "MatMul", {b.value(), zeros}));
+    return b.Done();
+  };
+  EXPECT_EQ(Segments(*Find({{"a", make(false)}, {"b", make(true)}})),
+            (Set{"MatMul {a}", "MatMul {b}"}));
+}
+
+// --- Spellings of one thing: what is loaded is brought to one form first
+
+GraphPtr Canonical(Builder& b) {
+  b.Out();
+  EXPECT_TRUE(Canonicalize(b.graph().g, TinyEvaluator()).ok());
+  return b.Done();
+}
+
+TEST(PathFinder, ADefaultThatIsWrittenOutIsTheDefault) {
+  const auto make = [](std::map<std::string, Attribute> attributes) {
+    Builder b;
+    return Canonical(b.Layer(1).Op("LeakyRelu", std::move(attributes)).Layer(2));
+  };
+  EXPECT_EQ(Segments(*Find({{"a", make({})}, {"b", make({{"alpha", 0.01f}})}})),
+            Set{"MatMul Relu LeakyRelu MatMul Relu {a b}"});
+  EXPECT_EQ(Segments(*Find({{"a", make({})}, {"b", make({{"alpha", 0.02f}})}})),
+            (Set{"MatMul Relu {a b}", "LeakyRelu {a}", "LeakyRelu {b}", "MatMul Relu {a b}"}));
+}
+
+TEST(PathFinder, WhatTwoOpsetsWriteDifferentlyIsOne) {
+  const auto make = [](bool old, int64_t axis) {
+    Builder b;
+    b.graph().infer = false;
+    b.Layer(1);
+    if (old) {  // the axes are an attribute
+      b.Op("ReduceMax", {{"axes", std::vector<int64_t>{axis}}, {"keepdims", int64_t{1}}});
+      b.graph().g.nodes().back().version = 11;
+    } else {
+      const ValueId axes = b.graph().Ints({axis});
+      b.From(b.graph().Op("most", "ReduceMax", {b.value(), axes}, {{"keepdims", int64_t{1}}}));
+    }
+    return Canonical(b.Layer(2));
+  };
+  EXPECT_EQ(Segments(*Find({{"a", make(true, 1)}, {"b", make(false, 1)}})),
+            Set{"MatMul Relu ReduceMax MatMul Relu {a b}"});
+  EXPECT_EQ(Segments(*Find({{"a", make(true, 1)}, {"b", make(false, 0)}})),
+            (Set{"MatMul Relu {a b}", "ReduceMax {a}", "ReduceMax {b}", "MatMul Relu {a b}"}));
 }
 
 // --- Loading and unloading

@@ -103,14 +103,17 @@ FlightTable::FlightPtr FlightTable::Join(const Ask& ask, FlightRider* rider, boo
       if (flight->landed) continue;
       flight->riders.push_back(rider);
       ++stats_.joined;
-      if (!flight->IsBelow(ask.urgency)) return flight;
-      ++stats_.raised;
-      if (ask.urgency.deadline) {
+      const bool raised = flight->IsBelow(ask.urgency);
+      if (raised) ++stats_.raised;
+      if (raised && ask.urgency.deadline) {
         flight->deadline =
             std::min(flight->deadline.value_or(TimePoint::max()), *ask.urgency.deadline);
       }
+      const bool pays = ask.tenant != flight->tenant;
       lock.unlock();
-      if (const auto leader = flight->leader.lock()) leader->Raise(flight->number, ask.urgency);
+      const std::shared_ptr<FlightLeader> leader = raised || pays ? flight->leader.lock() : nullptr;
+      if (raised && leader != nullptr) leader->Raise(flight->number, ask.urgency);
+      if (pays && leader != nullptr) leader->AddPayer(flight->number, ask.tenant);
       return flight;
     }
   }

@@ -33,6 +33,8 @@ class FlightLeader {
   // Somebody waits for `flight` (FlightTable::Ask::flight) who is more urgent; a hint, it may be
   // over. Any thread, no lock held.
   virtual void Raise(uint64_t flight, const Urgency& urgency) = 0;
+  // Another tenant waits for it: what is still to be run is charged to both; otherwise as Raise.
+  virtual void AddPayer(uint64_t flight, TenantId tenant) = 0;
 };
 
 // Thread-safe. Inputs are compared byte by byte, a hash alone never decides, and nobody gets what
@@ -57,8 +59,8 @@ class FlightTable {
   explicit FlightTable(bool across_tenants = false) : across_tenants_(across_tenants) {}
 
   // Boards the rider on a flight under way that does the same; its leader hears of it where the
-  // rider is due sooner or of another priority. Else the caller leads a new flight (`*leads`) and
-  // must land it.
+  // rider is due sooner, of another priority or of another tenant. Else the caller leads a new
+  // flight (`*leads`) and must land it.
   FlightPtr Join(const Ask& ask, FlightRider* rider, bool* leads);
   // Whether the rider was still aboard; it is not told any more.
   bool Leave(const FlightPtr& flight, FlightRider* rider);

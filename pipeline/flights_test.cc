@@ -108,7 +108,9 @@ struct Leader : FlightLeader {
   void Raise(uint64_t flight, const Urgency& urgency) override {
     raised.emplace_back(flight, urgency);
   }
+  void AddPayer(uint64_t flight, TenantId tenant) override { payers.emplace_back(flight, tenant); }
   std::vector<std::pair<uint64_t, Urgency>> raised;
+  std::vector<std::pair<uint64_t, TenantId>> payers;
 };
 
 TEST(FlightTest, ALeaderHearsOfRidersThatAreMoreUrgent) {
@@ -149,13 +151,19 @@ TEST(FlightTest, ALeaderHearsOfRidersThatAreMoreUrgent) {
   }
 }
 
-TEST(FlightTest, TenantsShareOnlyWhereItIsAllowed) {
+TEST(FlightTest, TenantsShareOnlyWhereItIsAllowedAndThenTheLeaderHearsWhoPays) {
   FlightTable table(/*across_tenants=*/true);
-  Asker leader, rider;
+  const auto told = std::make_shared<Leader>();
+  Asker leader, same, rider;
+  leader.ask.leader = told;
+  leader.ask.flight = 42;
   rider.ask.tenant = TenantId(3);
   leader.Join(table);
+  same.Join(table);
   rider.Join(table);
   EXPECT_FALSE(rider.leads);
+  EXPECT_TRUE(told->raised.empty());
+  EXPECT_EQ(told->payers, (decltype(told->payers){{42, TenantId(3)}}));
 }
 
 // Large inputs that look alike to the samples.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "program/reference/reference.h"
+
 namespace plexus {
 
 // --- RunPath
@@ -69,6 +71,13 @@ namespace {
 std::string NameOf(uint64_t graph_id) { return std::to_string(graph_id); }
 }  // namespace
 
+PathBook::PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
+                   std::function<void(uint64_t graph_id)> drop)
+    : times_(std::move(times)),
+      refresh_(std::move(refresh)),
+      drop_(std::move(drop)),
+      evaluator_(ReferenceEvaluator::Get()) {}
+
 void PathBook::Add(const PlannedGraphPtr& planned) {
   {
     std::lock_guard lock(mutex_);
@@ -108,7 +117,7 @@ void PathBook::Refresh() {
   }
   std::map<Precision, std::vector<PathFinder::Load>> loads;
   for (const PlannedGraphPtr& planned : added) {
-    finders_[planned->options.precision];
+    finders_.try_emplace(planned->options.precision, PathOptions{&evaluator_});
     loads[planned->options.precision].push_back(
         {NameOf(planned->id), GraphPtr(planned, &planned->graph)});
   }

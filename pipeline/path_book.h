@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "paths/finder.h"
+#include "pipeline/folding_evaluator.h"
 #include "pipeline/plan.h"
 
 namespace plexus {
@@ -57,14 +58,16 @@ using RunPathPtr = std::shared_ptr<const RunPath>;
 // Thread-safe. Adding and removing is cheap: the new cut is made by Refresh, which its owner runs
 // where it holds nobody up. Until then paths are those of the last cut, and nobody has to change
 // from one path to another under way.
+//
+// Executables are cut where their users change and where rows mix (PathOptions::evaluator), so that
+// a segment that can be batched has nothing in it that cannot.
 class PathBook {
  public:
   // `times` keeps what calls take. `refresh` is called, without a lock held, when there is
   // something to do for Refresh; once until Refresh runs. `drop` hears of graphs of segments that
   // nobody runs any more; any thread.
   PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
-           std::function<void(uint64_t graph_id)> drop)
-      : times_(std::move(times)), refresh_(std::move(refresh)), drop_(std::move(drop)) {}
+           std::function<void(uint64_t graph_id)> drop);
 
   void Add(const PlannedGraphPtr& planned);
   void Remove(uint64_t graph_id);
@@ -87,6 +90,7 @@ class PathBook {
   const std::shared_ptr<ProfileStore> times_;
   const std::function<void()> refresh_;
   const std::function<void(uint64_t)> drop_;
+  const FoldingEvaluator evaluator_;
   std::mutex refreshing_;  // one Refresh at a time; taken before mutex_
   // Of one precision each: what others compute is not what they compute. Guarded by refreshing_, as
   // are the graphs of segments, by precision and segment.

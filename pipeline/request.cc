@@ -94,12 +94,15 @@ struct Request::JobAwaiter {
     }
     // The job may be done and the coroutine far ahead: only `self` is safe from here.
     std::vector<Urgency> raised;
+    std::vector<TenantId> payers;
     {
       std::lock_guard lock(self->mutex_);
       if (wait == self->waits_) self->job_ = *job;
       raised = self->raised_;
+      payers = self->payers_;
     }
     for (const Urgency& urgency : raised) self->env_.dispatcher.Raise(*job, urgency);
+    for (const TenantId tenant : payers) self->env_.dispatcher.AddPayer(*job, tenant);
     if (self->cancelled()) {
       std::unique_lock lock(self->mutex_);
       const Status why = self->cancel_reason_;
@@ -147,6 +150,7 @@ std::shared_ptr<Request> Request::NewLane() {
   std::erase_if(lanes_, [](const auto& weak) { return weak.expired(); });
   lanes_.push_back(lane);
   lane->raised_ = raised_;
+  lane->payers_ = payers_;
   if (cancelled()) {
     const Status why = cancel_reason_;
     lock.unlock();
@@ -279,6 +283,11 @@ Task<Result<Tensors>> Request::RunAlone(JobSpec spec) {
   if (!buffers.ok()) co_return buffers.status();
   spec.buffers.outputs = std::move(*buffers);
   spec.listener = this;
+  {
+    std::lock_guard lock(mutex_);
+    if (!payers_.empty()) spec.payers.push_back({attributes_.tenant, 1});
+    for (const TenantId tenant : payers_) spec.payers.push_back({tenant, 1});
+  }
   NoteSubmit();
   JobAwaiter awaiter{*this, std::move(spec), OkStatus()};
   Result<Tensors> outputs = co_await awaiter;

@@ -121,6 +121,8 @@ class Request : public CancelToken,
   void Raise(uint64_t flight, const Urgency& urgency) override;
   void Raise(const Urgency& urgency);
   bool IsRaised() const;
+  void AddPayer(uint64_t flight, TenantId tenant) override;
+  void AddPayer(TenantId tenant);
 
   // The request's own work on this thread; none of them suspends.
   Result<Tensors> AllocateOutputs(const Program& program) const;
@@ -177,6 +179,7 @@ class Request : public CancelToken,
   // Its waits so far: what it notes down late of one of them must not hide where it is by then.
   uint64_t waits_ = 0;
   std::vector<Urgency> raised_;                              // what riders of that flight want
+  std::vector<TenantId> payers_;                             // their tenants, beside its own
   std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
   std::pair<std::shared_ptr<PlanBatcher>, std::shared_ptr<BatchRide>> riding_;  // may have ended
 

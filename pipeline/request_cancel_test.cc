@@ -21,6 +21,7 @@ namespace {
 struct Leader : FlightLeader {
   std::function<void()> raised = [] {};
   void Raise(uint64_t, const Urgency&) override { raised(); }
+  void AddPayer(uint64_t, TenantId) override {}
 };
 
 struct Rider : FlightRider {

@@ -79,6 +79,7 @@ void Request::EndLeading() {
   std::lock_guard lock(mutex_);
   leading_ = 0;
   raised_.clear();
+  payers_.clear();
 }
 
 void Request::Raise(uint64_t flight, const Urgency& urgency) {
@@ -114,6 +115,31 @@ void Request::Raise(const Urgency& urgency) {
   }
   if (job.valid()) env_.dispatcher.Raise(job, urgency);
   if (riding.first != nullptr) riding.first->Raise(*riding.second, urgency);
+}
+
+void Request::AddPayer(uint64_t flight, TenantId tenant) {
+  {
+    std::lock_guard lock(mutex_);
+    if (flight != leading_) return;  // it has landed
+  }
+  AddPayer(tenant);
+}
+
+// For this job and those after it, until the flight lands.
+void Request::AddPayer(TenantId tenant) {
+  JobId job;
+  std::vector<std::weak_ptr<Request>> lanes;
+  {
+    std::lock_guard lock(mutex_);
+    if (std::find(payers_.begin(), payers_.end(), tenant) != payers_.end()) return;
+    payers_.push_back(tenant);
+    job = job_;
+    lanes = lanes_;
+  }
+  for (const auto& weak : lanes) {
+    if (const std::shared_ptr<Request> lane = weak.lock()) lane->AddPayer(tenant);
+  }
+  if (job.valid()) env_.dispatcher.AddPayer(job, tenant);
 }
 
 bool Request::IsRaised() const {

@@ -158,6 +158,28 @@ TEST_F(ShareTest, OutputsAreThoseOfUnsharedRunsToTheLastBit) {
   }
 }
 
+TEST_F(ShareTest, PathsAreCutWhereRowsMix) {
+  const auto load = [&](const std::string& name, int last) {
+    GraphMaker g;
+    ValueId v = g.In("x", {-1, kWidth});
+    for (const int layer : {1, 2, last}) {
+      std::vector<float> values(kWidth * kWidth);
+      for (size_t k = 0; k < values.size(); ++k) {
+        values[k] = 0.2f * std::sin(static_cast<float>(k) * static_cast<float>(layer));
+      }
+      v = g.Op("MatMul", {v, g.Const(Floats({kWidth, kWidth}, values))});
+      if (layer == 1) v = g.Op("Softmax", {v}, DType::kFloat32, {{"axis", int64_t{0}}});
+    }
+    g.Out(v);
+    return runtime_->Load(name, g.Done(), {}).value();
+  };
+  const ExecutablePtr a = load("a", 3), b = load("b", 4);
+  WaitForPaths(2);
+  ASSERT_TRUE(runtime_->Run(a, {Input(1)}).status.ok());
+  EXPECT_EQ(runtime_->dispatcher().stats().jobs_done, 4u)
+      << "the rows apart, mixed, apart, and what it has for itself";
+}
+
 TEST_F(ShareTest, TenantsDoTheirOwnWorkUnlessToldOtherwise) {
   for (const bool across : {false, true}) {
     RuntimeOptions options;
@@ -172,6 +194,52 @@ TEST_F(ShareTest, TenantsDoTheirOwnWorkUnlessToldOtherwise) {
     EXPECT_TRUE(second.result.get().status.ok());
     EXPECT_EQ(runtime_->sharing_stats().joined, across ? 1u : 0u);
   }
+}
+
+TEST_F(ShareTest, TenantsThatWaitForTheSameWorkPayAlikeForIt) {
+  RuntimeOptions options;
+  options.share_across_tenants = true;
+  options.threads = 1;
+  runtime_ = Runtime::Create(options).value();
+  const ExecutablePtr m = Load("m", {1, 2});
+  ASSERT_TRUE(runtime_->Run(m, {Input(1)}).status.ok());  // compiles
+  Blocker blocker(runtime_->dispatcher());
+  std::vector<Started> started;
+  for (const uint32_t tenant : {1, 2, 2, 3}) {
+    RequestAttributes attributes;
+    attributes.tenant = TenantId(tenant);
+    started.push_back(Start(m, Input(1), attributes));
+  }
+  ASSERT_EQ(runtime_->sharing_stats().joined, 3u);
+  blocker.Release();
+  for (Started& each : started) ASSERT_TRUE(each.result.get().status.ok());
+  const auto time = [&](uint32_t tenant) {
+    return runtime_->dispatcher().tenant_stats(TenantId(tenant)).time.count();
+  };
+  EXPECT_GT(time(1), 0);
+  EXPECT_NEAR(static_cast<double>(time(2)), static_cast<double>(time(1)), 2) << "not twice";
+  EXPECT_NEAR(static_cast<double>(time(3)), static_cast<double>(time(1)), 2);
+}
+
+TEST_F(ShareTest, ATenantThatComesLaterPaysForWhatIsLeft) {
+  RuntimeOptions options;
+  options.share_across_tenants = true;
+  Make(options);
+  const ExecutablePtr m = Load("m", {1, 2}, 20 * kLong);
+  RequestAttributes attributes;
+  attributes.tenant = TenantId(1);
+  Started leader = Start(m, Input(1), attributes);
+  // A layer is done, a loop on the host is to end, then comes the other layer.
+  while (runtime_->dispatcher().stats().jobs_done == 0) std::this_thread::yield();
+  attributes.tenant = TenantId(2);
+  Started rider = Start(m, Input(1), attributes);
+  ASSERT_EQ(runtime_->sharing_stats().joined, 1u);
+  ASSERT_TRUE(leader.result.get().status.ok());
+  ASSERT_TRUE(rider.result.get().status.ok());
+  const Duration first = runtime_->dispatcher().tenant_stats(TenantId(1)).time;
+  const Duration second = runtime_->dispatcher().tenant_stats(TenantId(2)).time;
+  EXPECT_GT(second, Duration{0});
+  EXPECT_GT(first, second) << "alone with the first layer";
 }
 
 TEST_F(ShareTest, WhoWaitsForALessUrgentRequestMakesItUrgent) {

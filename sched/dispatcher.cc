@@ -26,6 +26,7 @@ void Dispatcher::OnEvent(const DeviceEvent& event) { core_->OnEvent(event); }
 void Dispatcher::SetPolicy(std::unique_ptr<Policy> policy) { core_->SetPolicy(std::move(policy)); }
 std::string Dispatcher::policy_name() const { return core_->policy_name(); }
 void Dispatcher::Raise(JobId job, const Urgency& urgency) { core_->Raise(job, urgency); }
+void Dispatcher::AddPayer(JobId job, TenantId tenant) { core_->AddPayer(job, tenant); }
 Status Dispatcher::SetTenantWeight(TenantId tenant, double weight) {
   return core_->SetTenantWeight(tenant, weight);
 }
@@ -272,6 +273,25 @@ void Dispatcher::Core::Raise(JobId id, const Urgency& urgency) {
     if (policy_->Key(sooner, now_) < own) job->view.deadline = urgency.deadline;
     if (policy_->Key(above, now_) < own) job->view.priority = urgency.priority;
     Reorder(*job);
+  }
+  Leave();
+}
+
+void Dispatcher::Core::AddPayer(JobId id, TenantId tenant) {
+  if (!CheckTenant(tenant).ok()) return;
+  Enter();
+  if (JobRecord* job = jobs_.Find(id); job != nullptr && !job->dying) {
+    EnsureTenant(tenant.value());
+    if (job->payers.empty()) {
+      job->payers.push_back({job->view.tenant, 1});
+      job->paid_rows = 1;
+    }
+    const bool pays = std::any_of(job->payers.begin(), job->payers.end(),
+                                  [&](const Payer& payer) { return payer.tenant == tenant; });
+    if (!pays) {
+      job->payers.push_back({tenant, 1});
+      job->paid_rows += 1;
+    }
   }
   Leave();
 }

@@ -98,6 +98,10 @@ class Dispatcher : public DeviceEventSink {
   // it first. What it is charged to and when it is dropped for being late stay its own. Unknown ids
   // are ignored.
   void Raise(JobId job, const Urgency& urgency);
+  // From now on the tenant pays for the job, too: one row's part beside its payers, or half where
+  // it has none. What was launched before has been charged. Unknown ids are ignored, and so is who
+  // pays already.
+  void AddPayer(JobId job, TenantId tenant);
   // Fires timeouts due at `now` and launches what fits. Returns when it wants to be called next
   // (the earliest timeout), or TimePoint::max().
   TimePoint Pump(TimePoint now);

@@ -35,6 +35,7 @@ class Dispatcher::Core {
   std::optional<JobBuffers> Withdraw(JobId id);
   size_t CancelTenant(TenantId tenant, const Status& why);
   void Raise(JobId id, const Urgency& urgency);
+  void AddPayer(JobId id, TenantId tenant);
   TimePoint Pump(TimePoint now);
   void OnEvent(const DeviceEvent& event);
   void SetPolicy(std::unique_ptr<Policy> policy);

@@ -261,6 +261,30 @@ TEST(DispatcherFairTest, AJobOfSeveralTenantsIsChargedByRows) {
   }
 }
 
+TEST(DispatcherFairTest, WhoComesLaterPaysForWhatIsStillToBeLaunched) {
+  for (const bool unit_addressed : {true, false}) {
+    TestBed bed(Device(unit_addressed, 1, "fair(fifo, 100)"));
+    JobSpec spec = bed.Spec(Chain("shared", 40, 1, 50 * kUs));
+    spec.attributes.tenant = TenantId(1);
+    const JobId job = bed.Submit(std::move(spec));
+    while (bed.dispatcher.stats().blocks < 20 && bed.device.Step()) {
+    }
+    const double alone = Seconds(bed.dispatcher, 1);
+    bed.dispatcher.AddPayer(job, TenantId(2));
+    bed.dispatcher.AddPayer(job, TenantId(2));           // pays already
+    bed.dispatcher.AddPayer(job, TenantId(1));           // so does this one
+    bed.dispatcher.AddPayer(job, TenantId());            // nobody
+    bed.dispatcher.AddPayer(JobId(12345), TenantId(3));  // for nothing
+    bed.Run();
+    const double first = Seconds(bed.dispatcher, 1), second = Seconds(bed.dispatcher, 2);
+    EXPECT_NEAR(first - alone, second, 1e-9) << "half of the rest each";
+    EXPECT_GT(alone, 0);
+    EXPECT_NEAR(second, alone / 2, 0.1 * alone) << "from the middle on";
+    EXPECT_EQ(Seconds(bed.dispatcher, 3), 0);
+    bed.CheckAtRest();
+  }
+}
+
 TEST(DispatcherFairTest, PayersThatDoNotExistOrPayForNothingAreRefused) {
   TestBed bed(Device(true, 1, "fifo"));
   JobSpec spec = bed.Spec(Chain("batch", 1, 1, kUs));

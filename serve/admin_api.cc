@@ -20,14 +20,6 @@ void Counts(JsonWriter& json, std::initializer_list<std::pair<const char*, uint6
   json.EndObject();
 }
 
-HttpResponse WrongMethod(const HttpRequest& request, const char* allowed) {
-  HttpResponse response = ErrorResponse(InvalidArgumentError(
-      "method " + request.method.substr(0, 40) + " is not allowed here, use " + allowed));
-  response.status = 405;
-  response.headers.emplace_back("Allow", allowed);
-  return response;
-}
-
 }  // namespace
 
 std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respond) {
@@ -38,9 +30,9 @@ std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respo
   } else if (request.path == "/tenants") {
     respond(Tenants(request));
   } else if (request.path == "/stats") {
-    respond(request.method == "GET" ? Stats() : WrongMethod(request, "GET"));
+    respond(request.method == "GET" ? Stats() : MethodNotAllowed(request, "GET"));
   } else if (request.path == "/metrics") {
-    respond(request.method == "GET" ? Metrics() : WrongMethod(request, "GET"));
+    respond(request.method == "GET" ? Metrics() : MethodNotAllowed(request, "GET"));
   } else {
     respond(ErrorResponse(
         NotFoundError("no such path: " + request.path.substr(0, 200) +
@@ -51,7 +43,7 @@ std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respo
 
 HttpResponse AdminApi::Policy(const HttpRequest& request) {
   if (request.method != "GET" && request.method != "POST") {
-    return WrongMethod(request, "GET, POST");
+    return MethodNotAllowed(request, "GET, POST");
   }
   if (request.method == "POST") {
     const Status set = SetPolicy(request);
@@ -90,7 +82,7 @@ Status AdminApi::SetPolicy(const HttpRequest& request) {
 
 HttpResponse AdminApi::Tenants(const HttpRequest& request) {
   if (request.method != "GET" && request.method != "POST" && request.method != "PUT") {
-    return WrongMethod(request, "GET, POST, PUT");
+    return MethodNotAllowed(request, "GET, POST, PUT");
   }
   if (request.method != "GET") {
     const Status set = SetWeight(request);
@@ -161,14 +153,21 @@ HttpResponse AdminApi::Metrics() const {
 }
 
 HttpResponse AdminApi::Stats() const {
-  const DispatcherStats d = runtime_.dispatcher().stats();
-  const Runtime::CacheStats cache = runtime_.cache_stats();
-  const ConstantStore::Stats constants = ConstantStore::Get().GetStats();
-  const HttpStats http = http_.stats();
   HttpResponse response;
   JsonWriter json(&response.body);
   json.BeginObject();
   json.Key("policy").String(runtime_.dispatcher().policy_name());
+  WriteDispatcher(json);
+  WriteTenants(json);
+  WriteSharing(json);
+  WriteSessions(json);
+  WriteProcess(json);
+  json.EndObject();
+  return response;
+}
+
+void AdminApi::WriteDispatcher(JsonWriter& json) const {
+  const DispatcherStats d = runtime_.dispatcher().stats();
   json.Key("dispatcher");
   Counts(json, {{"jobs_submitted", d.jobs_submitted},
                 {"jobs_done", d.jobs_done},
@@ -186,7 +185,10 @@ HttpResponse AdminApi::Stats() const {
                 {"ready", d.ready},
                 {"running", d.running},
                 {"in_flight", d.in_flight}});
-  WriteTenants(json);
+}
+
+void AdminApi::WriteSharing(JsonWriter& json) const {
+  const Runtime::CacheStats cache = runtime_.cache_stats();
   json.Key("program_cache");
   Counts(json, {{"programs", cache.programs},
                 {"bytes", cache.bytes},
@@ -210,6 +212,9 @@ HttpResponse AdminApi::Stats() const {
                 {"misses", results.misses},
                 {"evictions", results.evictions},
                 {"too_large", results.too_large}});
+}
+
+void AdminApi::WriteSessions(JsonWriter& json) const {
   const SessionStore::Stats sessions = api_.session_stats();
   const SessionLimits& limits = api_.session_limits();
   json.Key("sessions");
@@ -223,6 +228,11 @@ HttpResponse AdminApi::Stats() const {
                 {"ended", sessions.ended},
                 {"expired", sessions.expired},
                 {"refused", sessions.refused}});
+}
+
+// Constants, the trace and HTTP: what is not a matter of requests alone.
+void AdminApi::WriteProcess(JsonWriter& json) const {
+  const ConstantStore::Stats constants = ConstantStore::Get().GetStats();
   json.Key("constants");
   Counts(json, {{"constants", constants.constants},
                 {"plain_bytes", constants.plain_bytes},
@@ -234,14 +244,13 @@ HttpResponse AdminApi::Stats() const {
                 {"sample", trace.sample},
                 {"events", trace.events},
                 {"dropped", trace.dropped}});
+  const HttpStats http = http_.stats();
   json.Key("http");
   Counts(json, {{"connections", http.connections},
                 {"busy", http.busy},
                 {"accepted", http.accepted},
                 {"requests", http.requests},
                 {"disconnects", http.disconnects}});
-  json.EndObject();
-  return response;
 }
 
 }  // namespace plexus

@@ -14,13 +14,12 @@ namespace plexus {
 
 // GET /policy, POST /policy?name=NAME or {"policy":"NAME"}; GET /tenants, PUT or POST
 // /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}; GET /stats and, for Prometheus,
-// /metrics;
-// /trace (TraceApi) and /paths (PathsApi). Thread-safe.
+// /metrics; /trace (TraceApi) and /paths (PathsApi). Thread-safe.
 class AdminApi : public HttpHandler {
  public:
   // Borrows all.
   AdminApi(Runtime& runtime, const HttpServer& http, const V2Api& api, TenantTable& tenants,
-           const PathIndex& paths, const ModelRepository& repository)
+           PathIndex& paths, const ModelRepository& repository)
       : runtime_(runtime),
         http_(http),
         api_(api),
@@ -38,6 +37,10 @@ class AdminApi : public HttpHandler {
   Status SetWeight(const HttpRequest& request);
   void WriteTenants(JsonWriter& json) const;
   HttpResponse Stats() const;
+  void WriteDispatcher(JsonWriter& json) const;
+  void WriteSharing(JsonWriter& json) const;
+  void WriteSessions(JsonWriter& json) const;
+  void WriteProcess(JsonWriter& json) const;
   HttpResponse Metrics() const;
 
   Runtime& runtime_;

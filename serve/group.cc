@@ -42,6 +42,7 @@ Result<std::shared_ptr<Servable>> MakeGroup(Runtime& runtime, const std::string&
     group->config.request_memory_bytes =
         std::max(group->config.request_memory_bytes, member->config.request_memory_bytes);
     group->config.batching = group->config.batching && member->config.batching;
+    group->config.precision = member->config.precision;  // the same in all, or it is not loaded
     if (member->config.trace_sample) group->config.trace_sample = member->config.trace_sample;
   }
   PLEXUS_ASSIGN_OR_RETURN(group->executable, runtime.LoadGroup(name, executables));

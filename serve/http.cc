@@ -1,5 +1,7 @@
 #include "serve/http.h"
 
+#include <algorithm>
+
 #include "base/json_writer.h"
 
 namespace plexus {
@@ -105,17 +107,33 @@ Result<std::string> PercentDecode(std::string_view text) {
   return out;
 }
 
-Result<std::string> QueryValue(std::string_view query, std::string_view key) {
+Result<std::vector<std::pair<std::string, std::string>>> QueryPairs(std::string_view query) {
+  std::vector<std::pair<std::string, std::string>> pairs;
   while (!query.empty()) {
-    const size_t end = query.find('&');
-    const std::string_view pair = query.substr(0, end);
-    query = end == std::string_view::npos ? std::string_view() : query.substr(end + 1);
-    const size_t equals = pair.find('=');
-    if (pair.substr(0, equals) != key) continue;
-    if (equals == std::string_view::npos) return std::string();
-    return PercentDecode(pair.substr(equals + 1));
+    const std::string_view pair = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(pair.size() + 1, query.size()));
+    const size_t equals = std::min(pair.find('='), pair.size());
+    PLEXUS_ASSIGN_OR_RETURN(std::string value,
+                            PercentDecode(pair.substr(std::min(equals + 1, pair.size()))));
+    pairs.emplace_back(pair.substr(0, equals), std::move(value));
+  }
+  return pairs;
+}
+
+Result<std::string> QueryValue(std::string_view query, std::string_view key) {
+  PLEXUS_ASSIGN_OR_RETURN(const auto pairs, QueryPairs(query));
+  for (const auto& [name, value] : pairs) {
+    if (name == key) return value;
   }
   return std::string();
+}
+
+HttpResponse MethodNotAllowed(const HttpRequest& request, const std::string& allowed) {
+  HttpResponse response = ErrorResponse(InvalidArgumentError(
+      "method " + request.method.substr(0, 40) + " is not allowed here, use " + allowed));
+  response.status = 405;
+  response.headers.emplace_back("Allow", allowed);
+  return response;
 }
 
 }  // namespace plexus

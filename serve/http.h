@@ -61,6 +61,12 @@ Result<std::string> PercentDecode(std::string_view text);
 // The value of `key` in "a=1&b=2", decoded; "" when absent.
 Result<std::string> QueryValue(std::string_view query, std::string_view key);
 
+// All of "a=1&b=2" in order, keys as they stand and values decoded; "" for a key without '='.
+Result<std::vector<std::pair<std::string, std::string>>> QueryPairs(std::string_view query);
+
+// 405 where only the methods `allowed` ("GET, POST") have an answer.
+HttpResponse MethodNotAllowed(const HttpRequest& request, const std::string& allowed);
+
 using Respond = std::function<void(HttpResponse)>;
 
 // Thread-safe. Outlives every request that it was given.

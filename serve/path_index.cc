@@ -36,8 +36,7 @@ std::optional<Shape> ShapeFor(const TensorMetadata& input, bool only,
 
 }  // namespace
 
-PathIndex::PathIndex(Parts parts)
-    : parts_(parts), evaluator_(ReferenceEvaluator::Get()), finder_({&evaluator_}) {}
+PathIndex::PathIndex(Parts parts) : parts_(parts), evaluator_(ReferenceEvaluator::Get()) {}
 
 void PathIndex::Update(const std::vector<ServablePtr>& loaded) {
   std::map<std::string, std::string> latest;  // they come oldest first
@@ -51,55 +50,76 @@ void PathIndex::Update(const std::vector<ServablePtr>& loaded) {
       left_out.insert(servable->models.begin(), servable->models.end());
     }
   }
-  std::map<std::string, ServablePtr> now;
+  std::map<std::string, Loaded> now;
   for (const ServablePtr& servable : loaded) {
     if (left_out.count(servable->name) > 0) continue;
     const bool is_latest = latest.at(servable->name) == servable->version;
-    now[is_latest ? servable->name : servable->name + "/" + servable->version] = servable;
+    now[is_latest ? servable->name : servable->name + "/" + servable->version] = {
+        servable->executable, servable->config.precision, servable->inputs};
   }
-
   std::lock_guard lock(mutex_);
-  std::vector<std::string> gone;
-  for (const auto& [name, executable] : held_) {
-    if (now.count(name) == 0) gone.push_back(name);
-  }
-  std::vector<PathFinder::Load> fresh;
-  for (const auto& [name, servable] : now) {
-    const ExecutablePtr& executable = servable->executable;
-    const auto it = held_.find(name);
-    if (it != held_.end() && it->second.lock() == executable) continue;
-    // Kept for the call only: the finder makes its own copy.
-    fresh.push_back({name, GraphPtr(executable, &executable->graph())});
-    held_[name] = executable;
-    inputs_[name] = servable->inputs;
-  }
-  for (const std::string& name : gone) {
-    held_.erase(name);
-    inputs_.erase(name);
-  }
-  if (!fresh.empty() || !gone.empty()) finder_.Update(std::move(fresh), gone);
+  loaded_ = std::move(now);
 }
 
-PathSummary PathIndex::Summary(const std::map<std::string, Shape>& shapes) const {
-  PathMapPtr map;
+void PathIndex::Analyse() {
+  std::map<Precision, std::vector<PathFinder::Load>> fresh;
+  std::vector<std::string> gone;
+  std::map<std::string, Loaded> analysed;
+  for (const auto& [name, loaded] : loaded_) {
+    const ExecutablePtr executable = loaded.executable.lock();
+    if (executable == nullptr) continue;  // unloaded this moment
+    analysed[name] = loaded;
+    const auto it = analysed_.find(name);
+    if (it != analysed_.end() && it->second.executable.lock() == executable) continue;
+    // Kept for the call only: the finder makes its own copy.
+    fresh[loaded.precision].push_back({name, GraphPtr(executable, &executable->graph())});
+    finders_.try_emplace(loaded.precision, PathOptions{&evaluator_});
+    if (it != analysed_.end()) gone.push_back(name);  // it may run in another precision now
+  }
+  for (const auto& [name, loaded] : analysed_) {
+    if (analysed.count(name) == 0) gone.push_back(name);
+  }
+  analysed_ = std::move(analysed);
+  for (auto& [precision, finder] : finders_) {
+    if (gone.empty() && fresh[precision].empty()) continue;
+    finder.Update(std::move(fresh[precision]), gone);
+  }
+}
+
+PathSummary PathIndex::Summary(const std::map<std::string, Shape>& shapes) {
+  auto all = std::make_shared<PathMap>();
   PathInputs known;
   {
     std::lock_guard lock(mutex_);
-    map = finder_.map();
-    for (const auto& [name, inputs] : inputs_) {
-      for (const TensorMetadata& input : inputs) {
+    Analyse();
+    for (const auto& [precision, finder] : finders_) {
+      const PathMap& map = *finder.map();
+      all->paths.insert(map.paths.begin(), map.paths.end());
+      all->segments.insert(all->segments.end(), map.segments.begin(), map.segments.end());
+      all->constant_bytes_saved += map.constant_bytes_saved;
+    }
+    for (const auto& [name, loaded] : analysed_) {
+      for (const TensorMetadata& input : loaded.inputs) {
         known[name].push_back(
-            {input.dtype, ShapeFor(input, inputs.size() == 1, shapes), std::nullopt});
+            {input.dtype, ShapeFor(input, loaded.inputs.size() == 1, shapes), std::nullopt});
       }
     }
   }
-  return Summarize(std::move(map), known, evaluator_);
+  return Summarize(std::move(all), known, evaluator_);
 }
 
 Result<std::string> PathIndex::FirstDifference(const std::string& first,
-                                               const std::string& second) const {
+                                               const std::string& second) {
   std::lock_guard lock(mutex_);
-  return finder_.FirstDifference(first, second);
+  Analyse();
+  const auto a = analysed_.find(first), b = analysed_.find(second);
+  for (const auto& [it, name] : {std::pair(a, &first), std::pair(b, &second)}) {
+    if (it == analysed_.end()) return NotFoundError("'" + *name + "' is not loaded");
+  }
+  if (a->second.precision != b->second.precision) {
+    return std::string("its first node: the two run in different precision");
+  }
+  return finders_.at(a->second.precision).FirstDifference(first, second);
 }
 
 }  // namespace plexus

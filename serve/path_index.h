@@ -17,33 +17,42 @@
 namespace plexus {
 
 // A pipeline is whatever a client may call. Versions other than the latest are named NAME/VERSION.
-// Thread-safe.
+// Pipelines are cut as the runtime cuts them (PathBook): by precision, where users change and where
+// rows mix. Thread-safe.
 class PathIndex {
  public:
   // Whether models that a loaded pipeline is made of are pipelines of their own, and groups beside
-  // their members: so a server runs them. Else they are left out, for people who look at what they
-  // wrote.
+  // their members, as in a server, whose clients may ask for them. Else they are left out, for
+  // people who look at what they wrote.
   enum class Parts { kListed, kLeftOut };
   explicit PathIndex(Parts parts);
 
-  // What is loaded now. Only what came since the last call is analysed.
+  // What is loaded now. Cheap: analysed is only what is there when somebody asks, and what was not
+  // there before.
   void Update(const std::vector<ServablePtr>& loaded);
 
   // `shapes`: by input name, "" for the only input of a pipeline; one that does not fit an input is
   // not for it. Where none is given, fixed shapes count as declared and an open first dimension of
   // several as one row; other open shapes leave FLOPs uncounted.
-  PathSummary Summary(const std::map<std::string, Shape>& shapes) const;
+  PathSummary Summary(const std::map<std::string, Shape>& shapes);
 
   // PathFinder::FirstDifference.
-  Result<std::string> FirstDifference(const std::string& first, const std::string& second) const;
+  Result<std::string> FirstDifference(const std::string& first, const std::string& second);
 
  private:
+  struct Loaded {
+    std::weak_ptr<Executable> executable;
+    Precision precision = Precision::kFloat32;
+    std::vector<TensorMetadata> inputs;
+  };
+  void Analyse();  // mutex_ is held
+
   const Parts parts_;
-  mutable std::mutex mutex_;  // guards all below
-  FoldingEvaluator evaluator_;
-  PathFinder finder_;
-  std::map<std::string, std::weak_ptr<Executable>> held_;  // what the finder has seen
-  std::map<std::string, std::vector<TensorMetadata>> inputs_;
+  const FoldingEvaluator evaluator_;
+  std::mutex mutex_;  // guards all below
+  std::map<std::string, Loaded> loaded_;
+  std::map<std::string, Loaded> analysed_;  // what the finders have seen
+  std::map<Precision, PathFinder> finders_;
 };
 
 }  // namespace plexus

@@ -7,11 +7,7 @@ namespace plexus {
 
 std::shared_ptr<CancelToken> PathsApi::Handle(HttpRequest request, Respond respond) {
   if (request.method != "GET") {
-    HttpResponse response = ErrorResponse(InvalidArgumentError(
-        "method " + request.method.substr(0, 40) + " is not allowed here, use GET"));
-    response.status = 405;
-    response.headers.emplace_back("Allow", "GET");
-    respond(std::move(response));
+    respond(MethodNotAllowed(request, "GET"));
     return nullptr;
   }
   Result<Query> query = Read(request);
@@ -28,12 +24,8 @@ std::shared_ptr<CancelToken> PathsApi::Handle(HttpRequest request, Respond respo
 
 Result<PathsApi::Query> PathsApi::Read(const HttpRequest& request) {
   Query out;
-  std::string_view query = request.query;
-  while (!query.empty()) {
-    const std::string_view pair = query.substr(0, query.find('&'));
-    query.remove_prefix(std::min(pair.size() + 1, query.size()));
-    const std::string key(pair.substr(0, pair.find('=')));
-    PLEXUS_ASSIGN_OR_RETURN(const std::string value, QueryValue(pair, key));
+  PLEXUS_ASSIGN_OR_RETURN(const auto pairs, QueryPairs(request.query));
+  for (const auto& [key, value] : pairs) {
     if (key == "first") {
       out.first = value;
     } else if (key == "second") {
@@ -66,7 +58,7 @@ Result<PathsApi::Query> PathsApi::Read(const HttpRequest& request) {
   return out;
 }
 
-Result<HttpResponse> PathsApi::Answer(const Query& query) const {
+Result<HttpResponse> PathsApi::Answer(const Query& query) {
   HttpResponse response;
   JsonWriter json(&response.body);
   if (!query.first.empty()) {

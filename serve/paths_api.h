@@ -14,7 +14,7 @@ namespace plexus {
 class PathsApi : public HttpHandler {
  public:
   // Borrows the index.
-  explicit PathsApi(const PathIndex& index) : index_(index) {}
+  explicit PathsApi(PathIndex& index) : index_(index) {}
 
   std::shared_ptr<CancelToken> Handle(HttpRequest request, Respond respond) override;
 
@@ -25,9 +25,9 @@ class PathsApi : public HttpHandler {
     std::map<std::string, Shape> shapes;
   };
   static Result<Query> Read(const HttpRequest& request);
-  Result<HttpResponse> Answer(const Query& query) const;
+  Result<HttpResponse> Answer(const Query& query);
 
-  const PathIndex& index_;
+  PathIndex& index_;
   WorkThread writer_;  // last: its work uses the index
 };
 

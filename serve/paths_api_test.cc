@@ -14,8 +14,9 @@
 namespace plexus {
 namespace {
 
-// x [N,16] through one product per number; equal numbers have equal weights.
-std::string Layers(const std::vector<int>& weights) {
+// x [N,16] through one product per number; equal numbers have equal weights. `mixes`: a softmax
+// over the rows behind the first one.
+std::string Layers(const std::vector<int>& weights, bool mixes = false) {
   using onnx::BytesField;
   using onnx::IntField;
   const auto info = [](std::string_view name) {
@@ -39,6 +40,11 @@ std::string Layers(const std::vector<int>& weights) {
     const std::string to = i + 1 == weights.size() ? "y" : "v" + std::to_string(i);
     graph += onnx::NodeField("MatMul", {from, tensor.name}, {to}, "", "m" + std::to_string(i));
     from = to;
+    if (!mixes || i > 0) continue;
+    from = "mixed";
+    const std::string axis = onnx::BytesField(
+        5, onnx::BytesField(1, "axis") + onnx::IntField(3, 0) + onnx::IntField(20, 2));
+    graph += onnx::NodeField("Softmax", {to}, {from}, axis, "mix");
   }
   return onnx::ModelBytes(graph + BytesField(2, "layers") + BytesField(11, info("x")) +
                           BytesField(12, info("y")));
@@ -148,6 +154,26 @@ TEST(PathsApi, ModelsThatAPipelineIsMadeOfAreThereAsWell) {
                  "outputs: [{name: y, from: s.y}]\n");
   f.Repository("p", "load");
   EXPECT_EQ(Segments(f.Paths()), (List{"m0..m1: a b p", "m2: a p", "b/m2: b"}));
+}
+
+TEST(PathsApi, PrecisionKeepsEqualModelsApart) {
+  Fixture f;
+  f.folder.Write("b/config.yaml", "precision: bf16\n");
+  f.Repository("b", "load");  // where the CPU has no bf16 as well
+  EXPECT_EQ(Segments(f.Paths()), (List{"a/m0..m2: a", "b/m0..m2: b"}));
+  EXPECT_NE(f.Paths("?first=a&second=b")["difference"].text.find("precision"), std::string::npos);
+  f.folder.Write("a/config.yaml", "precision: bf16\n");
+  f.Repository("a", "load");
+  EXPECT_EQ(Segments(f.Paths()), (List{"m0..m1: a b", "a/m2: a", "b/m2: b"}));
+}
+
+TEST(PathsApi, CutsWhereRowsMixAsTheRuntimeDoes) {
+  Fixture f;
+  f.folder.Write("a/model.onnx", Layers({1, 2, 3}, /*mixes=*/true));
+  f.folder.Write("b/model.onnx", Layers({1, 2, 4}, /*mixes=*/true));
+  f.Repository("a", "load");
+  f.Repository("b", "load");
+  EXPECT_EQ(Segments(f.Paths()), (List{"m0: a b", "mix: a b", "m1: a b", "a/m2: a", "b/m2: b"}));
 }
 
 TEST(PathsApi, NamesTheFirstDifference) {

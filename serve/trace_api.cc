@@ -58,23 +58,15 @@ std::shared_ptr<CancelToken> TraceApi::Handle(HttpRequest request, Respond respo
     PLEXUS_LOG(kInfo) << "trace: stopped";
     respond(State());
   } else {
-    HttpResponse response = ErrorResponse(InvalidArgumentError(
-        "method " + request.method.substr(0, 40) + " is not allowed here, use GET, POST, DELETE"));
-    response.status = 405;
-    response.headers.emplace_back("Allow", "GET, POST, DELETE");
-    respond(std::move(response));
+    respond(MethodNotAllowed(request, "GET, POST, DELETE"));
   }
   return nullptr;
 }
 
 Result<TraceOptions> TraceApi::ReadOptions(const HttpRequest& request) const {
   TraceOptions options;
-  std::string_view query = request.query;
-  while (!query.empty()) {
-    const std::string_view pair = query.substr(0, query.find('&'));
-    query.remove_prefix(std::min(pair.size() + 1, query.size()));
-    const std::string key(pair.substr(0, pair.find('=')));
-    PLEXUS_ASSIGN_OR_RETURN(const std::string value, QueryValue(pair, key));
+  PLEXUS_ASSIGN_OR_RETURN(const auto pairs, QueryPairs(request.query));
+  for (const auto& [key, value] : pairs) {
     if (key == "duration_ms") {
       PLEXUS_ASSIGN_OR_RETURN(const uint64_t ms, ReadNumber(key, value, kMaxDurationMs));
       options.until = runtime_.clock().Now() + std::chrono::milliseconds(ms);

@@ -204,11 +204,7 @@ std::shared_ptr<CancelToken> V2Api::Handle(HttpRequest request, Respond respond)
   }
   const char* const method = route->is_post() ? "POST" : "GET";
   if (request.method != method) {
-    HttpResponse response = ErrorResponse(InvalidArgumentError(
-        "method " + request.method.substr(0, 40) + " is not allowed here, use " + method));
-    response.status = 405;
-    response.headers.emplace_back("Allow", method);
-    respond(std::move(response));
+    respond(MethodNotAllowed(request, method));
     return nullptr;
   }
   using Kind = Route::Kind;
