@@ -58,7 +58,8 @@ TEST_F(HousekeeperTest, WhatIsExpectedForWhoIsThereSurvivesAllOthersAndIsDone) {
     });
   }
   for (int i = 0; i < 10'000; ++i) {
-    keeper.Expect(soon, std::make_shared<int>(i), [] { FAIL() << "nobody waits for it"; });
+    const std::weak_ptr<int> gone = std::make_shared<int>(i);
+    keeper.Expect(soon, gone, [] { FAIL() << "nobody waits for it"; });
   }
   done.get_future().wait();
   EXPECT_GE(RealClock::Get().Now(), soon);

@@ -36,6 +36,11 @@ class RequestCancelTest : public ::testing::Test {
     g.Out(g.Op("Relu", {g.In("x", {2})}));
     graph_ = std::make_shared<const PlannedGraph>(*g.Done(), CompileOptions());
   }
+  // Threads may still be on their way out of the dispatcher.
+  ~RequestCancelTest() override {
+    plans_.Stop();
+    device_.Stop();
+  }
 
   // Somebody else's flight: the same work on the same input.
   FlightTable::FlightPtr Lead(const std::shared_ptr<Leader>& leader) {
