@@ -137,7 +137,7 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
             return policy.ok() ? std::string() : policy.status().message();
           },
           ""));
-  command->add_option("--max-batch", flags->max_batch, "Requests in a batch at most, 1 to 64")
+  command->add_option("--max-batch", flags->max_batch, "Rows in a batch at most, 1 to 64")
       ->capture_default_str()
       ->type_name("N")
       ->check(Whole(1, BatchCurve::kMostRows));

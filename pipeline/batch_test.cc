@@ -94,6 +94,19 @@ class BatchTest : public ::testing::Test {
     FAIL() << "no batch of " << rows << " rows";
   }
 
+  // Until so many rows run at once.
+  void WarmUpTo(const ExecutablePtr& executable, uint64_t rows) {
+    for (int round = 0; round < 2000; ++round) {
+      const Runtime::SharingStats from = runtime_->sharing_stats();
+      std::vector<Answer> answers;
+      for (uint64_t i = 0; i < 2 * rows + 1; ++i) answers.push_back(Start(executable, Input(1)));
+      for (Answer& answer : answers) ASSERT_TRUE(answer.get().status.ok());
+      const Runtime::SharingStats to = runtime_->sharing_stats();
+      if (to.batched_rows - from.batched_rows > (to.batches - from.batches) * rows / 2) return;
+    }
+    FAIL() << "no batches of " << rows;
+  }
+
   std::unique_ptr<Runtime> runtime_;
   std::shared_ptr<CancelToken> last_;
 };
@@ -142,17 +155,64 @@ TEST_F(BatchTest, RowsThatDependOnEachOtherAreNeverBatched) {
   EXPECT_EQ(runtime_->sharing_stats().batches, before);
 }
 
-TEST_F(BatchTest, RequestsOfSeveralRowsRunByThemselves) {
+TEST_F(BatchTest, RequestsOfSeveralRowsShareBatchesWithOthers) {
   const ExecutablePtr m = Load("m", 12, -1);
-  WarmUp(m, 6);
+  WarmUp(m, 9);
+  WarmUpTo(m, 8);
+  const std::vector<int64_t> rows = {1, 3, 1, 2, 4, 1, 17};  // the last: more than any batch has
+  std::vector<Tensor> alone;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    alone.push_back(runtime_->Run(m, {Input(static_cast<int>(i), rows[i])}).outputs.at(0));
+  }
+  const uint64_t before = runtime_->sharing_stats().batched_rows;
+  // Three of them have one row.
+  const auto joined = [&](uint64_t rounds) {
+    return runtime_->sharing_stats().batched_rows - before > 3 * rounds;
+  };
+  uint64_t rounds = 0;
+  while (rounds < 20 || (rounds < 2000 && !joined(rounds))) {
+    ++rounds;
+    std::vector<Answer> answers;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      answers.push_back(Start(m, Input(static_cast<int>(i), rows[i])));
+    }
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const RunResult result = answers[i].get();
+      ASSERT_TRUE(result.status.ok()) << result.status.ToString();
+      ExpectNear(result.outputs.at(0), alone[i]);
+    }
+  }
+  EXPECT_TRUE(joined(rounds)) << "none of several rows was ever in a batch";
+}
+
+// Rows of one request that are not like rows of several: the graph divides by their number.
+TEST_F(BatchTest, RowsThatCountEachOtherStayTogether) {
+  GraphMaker g;
+  ValueId v = g.In("x", {-1, kWidth});
+  for (int i = 0; i < 12; ++i) {
+    v = g.Op("MatMul",
+             {v, g.Const(Floats({kWidth, kWidth}, std::vector<float>(kWidth * kWidth, 0.001f)))});
+  }
+  const auto number = [&](int64_t n) {
+    return g.Const(Tensor::Of<int64_t>(DType::kInt64, {1}, std::vector<int64_t>{n}));
+  };
+  const ValueId shape = g.Op("Shape", {v}, DType::kInt64);
+  const ValueId rows = g.Op("Slice", {shape, number(0), number(1)}, DType::kInt64);
+  const ValueId count = g.Op("Cast", {rows}, DType::kFloat32, {{"to", int64_t{1}}});
+  g.Out(g.Op("Div", {v, count}));
+  const ExecutablePtr m = runtime_->Load("m", g.Done(), {}).value();
+  WarmUp(m, 9);
+  WarmUpTo(m, 4);
   const Tensor alone = runtime_->Run(m, {Input(3, 3)}).outputs.at(0);
-  std::vector<Answer> answers;
-  for (int i = 0; i < 8; ++i) answers.push_back(Start(m, i % 2 == 0 ? Input(3, 3) : Input(i)));
-  for (int i = 0; i < 8; ++i) {
-    const RunResult result = answers[i].get();
-    ASSERT_TRUE(result.status.ok());
-    if (i % 2 == 0) {
-      EXPECT_TRUE(TensorsEqual(result.outputs.at(0), alone));
+  for (int round = 0; round < 10; ++round) {
+    std::vector<Answer> answers;
+    for (int i = 0; i < 8; ++i) answers.push_back(Start(m, i % 2 == 0 ? Input(3, 3) : Input(i)));
+    for (int i = 0; i < 8; ++i) {
+      const RunResult result = answers[i].get();
+      ASSERT_TRUE(result.status.ok()) << result.status.ToString();
+      if (i % 2 == 0) {
+        EXPECT_TRUE(TensorsEqual(result.outputs.at(0), alone));
+      }
     }
   }
 }

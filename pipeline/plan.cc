@@ -204,6 +204,7 @@ class PlanBuilder {
     if (!plan_->host_steps.empty() || plan_->rest != nullptr) {
       plan_->after = times_.GetPath(HashOfPath("after", *graph_, planned_.options.precision));
     }
+    plan_->takes_rows = TakesRows();
     return GraphPlanPtr(std::move(plan_));
   }
 
@@ -306,6 +307,18 @@ class PlanBuilder {
       plan_->program_outputs.push_back(slots_[id.value()] = plan_->num_slots++);
     }
     return OkStatus();
+  }
+
+  bool TakesRows() const {
+    const std::vector<Slot>& made = plan_->program_outputs;
+    return plan_->region.graph != nullptr && plan_->host_steps.empty() && plan_->rest == nullptr &&
+           std::all_of(plan_->program_inputs.begin(), plan_->program_inputs.end(),
+                       [&](Slot slot) { return slot < graph_->inputs().size(); }) &&
+           std::all_of(plan_->outputs.begin(), plan_->outputs.end(),
+                       [&](Slot slot) {
+                         return std::find(made.begin(), made.end(), slot) != made.end();
+                       }) &&
+           ProveRows(planned_.graph, nullptr) == RowProof::kAnyRows;
   }
 
   // The slot of a value that is known by now; constants get one when first asked for.

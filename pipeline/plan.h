@@ -96,7 +96,10 @@ struct GraphPlan {
   std::vector<std::pair<Slot, Tensor>> constants;
   ProgramPtr program;  // null when nothing is static
   std::vector<Slot> program_inputs, program_outputs;
-  BatchRegion region;                // of `program`
+  BatchRegion region;  // of `program`
+  // It is for one row, `program` is all there is to it, and the graph takes any number of rows,
+  // each by itself: so that requests of several may be run as rows of its batches.
+  bool takes_rows = false;
   std::vector<HostStep> host_steps;  // in order, after the program
   PlannedGraphPtr rest;              // null when nothing is left
   std::vector<Slot> rest_inputs, rest_outputs;

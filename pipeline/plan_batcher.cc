@@ -9,6 +9,13 @@
 #include "pipeline/request.h"
 
 namespace plexus {
+namespace {
+
+// Until sizes that gained nothing are tried again; twice as long each time, up to 16 times.
+constexpr Duration kTryAgainAfter = std::chrono::minutes(5);
+constexpr uint32_t kMostDoublings = 4;
+
+}  // namespace
 
 // A batch under way. Keeps itself, and its batcher, until the dispatcher has let go.
 struct PlanBatcher::Running : Batch, JobListener {
@@ -18,8 +25,6 @@ struct PlanBatcher::Running : Batch, JobListener {
   uint32_t size = 1;
   ProgramPtr program;
   Duration busy{0};
-  Tensors joined;                           // of several rows
-  std::vector<const BatchItem*> joined_of;  // whose rows those are
 
   void OnDeviceTime(JobId, Duration time) override { busy = time; }
   void OnJobDone(JobId, Status status, JobBuffers buffers) override {
@@ -31,7 +36,8 @@ PlanBatcher::PlanBatcher(RequestEnvironment& env, ProgramPtr program, const Batc
     : env_(env),
       program_(std::move(program)),
       region_(region),
-      queue_(*this, env.batching, env.max_batch),
+      queue_(*this, env.dispatcher, program_, env.batching, env.max_batch),
+      useful_(queue_.useful()),
       programs_(std::bit_width(BatchCurve::kMostRows)) {
   BatchCurve::Cost alone;
   alone.latency = env.dispatcher.ExpectedTime(*program_, 1);
@@ -55,52 +61,41 @@ ProgramPtr PlanBatcher::ProgramFor(uint32_t size) {
 
 // The rows one after the other, and the last one again up to `size`: whatever stands there must be
 // something that the region can take.
-Status PlanBatcher::JoinRows(Running& batch, uint32_t size) const {
-  const size_t rows = batch.items.size();
-  const auto ride = [&](size_t row) -> const BatchRide& {
-    return static_cast<const BatchRide&>(*batch.items[std::min(row, rows - 1)]);
+Result<Tensors> PlanBatcher::JoinRows(const Batch& batch, uint32_t size) const {
+  const HostScope scope(env_.memory);
+  Tensors joined;
+  const auto ride = [&](const BatchItemPtr& item) -> const BatchRide& {
+    return static_cast<const BatchRide&>(*item);
   };
-  // What stands there already after a Withdraw.
-  size_t kept = 0;
-  if (batch.size == size && !batch.joined.empty()) {
-    while (kept < std::min(rows, batch.joined_of.size()) &&
-           batch.joined_of[kept] == batch.items[kept].get()) {
-      ++kept;
+  for (size_t i = 0; i < ride(batch.items[0]).inputs.size(); ++i) {
+    const Tensor& first = ride(batch.items[0]).inputs[i];
+    Shape shape = first.shape();
+    shape[0] = size;
+    PLEXUS_ASSIGN_OR_RETURN(Tensor all, Tensor::Allocate(first.dtype(), std::move(shape)));
+    const size_t row_bytes = all.size_bytes() / size;
+    std::byte* to = all.raw_mutable();
+    for (const BatchItemPtr& item : batch.items) {
+      std::memcpy(to, ride(item).inputs[i].raw(), item->rows * row_bytes);
+      to += item->rows * row_bytes;
     }
-  } else {
-    batch.joined.clear();
-    const HostScope scope(env_.memory);
-    for (const Tensor& input : ride(0).inputs) {
-      Shape shape = input.shape();
-      shape[0] = size;
-      PLEXUS_ASSIGN_OR_RETURN(Tensor joined, Tensor::Allocate(input.dtype(), std::move(shape)));
-      batch.joined.push_back(std::move(joined));
+    for (uint32_t row = batch.rows; row < size; ++row, to += row_bytes) {
+      std::memcpy(to, to - row_bytes, row_bytes);
     }
+    joined.push_back(std::move(all));
   }
-  for (size_t i = 0; i < batch.joined.size(); ++i) {
-    const size_t row_bytes = batch.joined[i].size_bytes() / size;
-    for (size_t row = kept; row < size; ++row) {
-      std::memcpy(batch.joined[i].raw_mutable() + row * row_bytes, ride(row).inputs[i].raw(),
-                  row_bytes);
-    }
-  }
-  batch.joined_of.clear();
-  for (const BatchItemPtr& item : batch.items) batch.joined_of.push_back(item.get());
-  return OkStatus();
+  return joined;
 }
 
-Status PlanBatcher::Submit(const BatchPtr& handed) {
+Status PlanBatcher::Submit(const BatchPtr& handed, std::span<const JobId> places) {
   auto batch = std::static_pointer_cast<Running>(handed);
-  const auto rows = static_cast<uint32_t>(batch->items.size());
-  const uint32_t size = queue_.Fit(rows);
+  const uint32_t size = queue_.Fit(batch->rows);
   batch->program = size > 0 ? ProgramFor(size) : nullptr;
   if (batch->program == nullptr) return UnavailableError("no program for so many rows");
   JobSpec spec;
   if (size == 1) {
     spec.buffers.inputs = static_cast<BatchRide&>(*batch->items[0]).inputs;
   } else {
-    PLEXUS_RETURN_IF_ERROR(JoinRows(*batch, size));
-    spec.buffers.inputs = batch->joined;
+    PLEXUS_ASSIGN_OR_RETURN(spec.buffers.inputs, JoinRows(*batch, size));
   }
   batch->size = size;
   {
@@ -115,16 +110,10 @@ Status PlanBatcher::Submit(const BatchPtr& handed) {
   spec.program = batch->program;
   spec.attributes = JobAttributes(batch->items);
   spec.payers = JobPayers(batch->items);
-  Duration most = Duration::min();
-  for (const Payer& payer : spec.payers) {  // whoever lacks most of its share takes its turn
-    const Duration deficit = env_.dispatcher.tenant_stats(payer.tenant).deficit;
-    if (deficit > most) spec.attributes.tenant = payer.tenant;
-    most = std::max(most, deficit);
-  }
   spec.rows = size;
   spec.listener = batch.get();
   batch->self = batch;
-  const Result<JobId> job = env_.dispatcher.Submit(std::move(spec));
+  const Result<JobId> job = env_.dispatcher.Replace(places, std::move(spec));
   if (!job.ok()) {
     batch->self.reset();
     return job.status();
@@ -134,14 +123,6 @@ Status PlanBatcher::Submit(const BatchPtr& handed) {
   return OkStatus();
 }
 
-bool PlanBatcher::Withdraw(Batch& batch) {
-  Running& running = static_cast<Running&>(batch);
-  const JobId job(running.job.load(std::memory_order_relaxed));  // of this thread's Submit
-  if (!env_.dispatcher.Withdraw(job).has_value()) return false;
-  running.self.reset();
-  return true;
-}
-
 void PlanBatcher::Cancel(Batch& batch) {
   Running& running = static_cast<Running&>(batch);
   const JobId job(running.job.load(std::memory_order_relaxed));  // another's: nothing is lost
@@ -149,58 +130,64 @@ void PlanBatcher::Cancel(Batch& batch) {
 }
 
 void PlanBatcher::Raise(const BatchRide& ride, const Urgency& urgency) {
-  const BatchPtr batch = queue_.BatchOf(ride);
-  if (batch == nullptr) return;
-  const JobId job(
-      static_cast<Running&>(*batch).job.load(std::memory_order_relaxed));  // or none yet
+  const auto [place, batch] = queue_.Find(ride);
+  JobId job = place;
+  if (batch != nullptr) {
+    job = JobId(static_cast<Running&>(*batch).job.load(std::memory_order_relaxed));  // or none yet
+  }
   env_.dispatcher.Raise(job, urgency);
 }
 
-void PlanBatcher::Failed(std::vector<BatchItemPtr> items, const Status&) {
+void PlanBatcher::Failed(std::vector<BatchItemPtr> items, const Status& why) {
   for (const BatchItemPtr& item : items) {
     BatchRide& ride = static_cast<BatchRide&>(*item);
-    ride.failed = true;
+    ride.outputs = why;
+    ride.failed = items.size() > 1 || ride.rows > 1;
     ride.handle.resume();
   }
 }
 
 void PlanBatcher::Done(Running& running, Status status, JobBuffers buffers) {
   const std::shared_ptr<Running> batch = std::move(running.self);
-  const auto rows = static_cast<int64_t>(batch->items.size());
   BatchCurve::Cost took;
   took.latency = env_.dispatcher.ExpectedTime(*batch->program, batch->size);
   took.busy = batch->busy / env_.device_units;
   if (status.ok()) {
-    queue_.Ended(batch, batch->size, took);
-    if (batch->size == 2) NoteGain();
-    if (batch->size > 1) {
-      env_.batches.fetch_add(1, std::memory_order_relaxed);  // statistics
-      env_.batched_rows.fetch_add(static_cast<uint64_t>(rows), std::memory_order_relaxed);
+    if (queue_.Ended(batch, batch->size, took)) {
+      {
+        std::lock_guard lock(mutex_);
+        std::fill(programs_.begin() + std::bit_width(batch->size) - 1, programs_.end(), nullptr);
+      }
+      NoteUseful();
+      TryAgainLater();
     }
-    if (queue_.Fit(batch->size) == 0) {  // it turned out to gain nothing
-      std::lock_guard lock(mutex_);
-      programs_[std::bit_width(batch->size) - 1].reset();
+    if (batch->size == 2) NoteGain();
+    if (batch->items.size() > 1) {
+      env_.batches.fetch_add(1, std::memory_order_relaxed);  // statistics
+      env_.batched_rows.fetch_add(batch->rows, std::memory_order_relaxed);
     }
   } else {
     queue_.Ended(batch);
   }
-  for (int64_t row = 0; row < rows; ++row) {
-    if (!queue_.Claim(*batch->items[row])) continue;
-    BatchRide& ride = static_cast<BatchRide&>(*batch->items[row]);
-    ride.spent = took.latency / rows;
+  uint32_t row = 0;
+  for (const BatchItemPtr& item : batch->items) {
+    const uint32_t first = std::exchange(row, row + item->rows);
+    if (!queue_.Claim(*item)) continue;
+    BatchRide& ride = static_cast<BatchRide&>(*item);
+    ride.spent = took.latency * item->rows / batch->rows;
     if (!status.ok()) {
       ride.outputs = status;
-      ride.failed = rows > 1;
+      ride.failed = batch->items.size() > 1 || item->rows > 1;
     } else if (batch->size == 1) {
       ride.outputs = std::move(buffers.outputs);
     } else {
       Tensors outputs;
       for (const Tensor& joined : buffers.outputs) {
         Shape shape = joined.shape();
-        shape[0] = 1;
+        shape[0] = item->rows;
         const size_t row_bytes = joined.size_bytes() / batch->size;
         outputs.push_back(Tensor::FromBuffer(joined.dtype(), std::move(shape), joined.buffer(),
-                                             joined.offset_bytes() + row * row_bytes));
+                                             joined.offset_bytes() + first * row_bytes));
       }
       ride.outputs = std::move(outputs);
     }
@@ -209,10 +196,30 @@ void PlanBatcher::Done(Running& running, Status status, JobBuffers buffers) {
 }
 
 void PlanBatcher::NoteGain() {
-  const auto one = static_cast<float>(queue_.CostOf(1).busy.count());
-  const auto two = static_cast<float>(queue_.CostOf(2).busy.count());
-  if (one <= 0) return;
-  region_.gain->store(std::clamp(1 - two / (2 * one), 0.0f, 1.0f), std::memory_order_relaxed);
+  const double gain = queue_.Gain();
+  if (gain >= 0) region_.gain->store(static_cast<float>(gain), std::memory_order_relaxed);
+}
+
+void PlanBatcher::NoteUseful() {
+  std::lock_guard lock(mutex_);
+  useful_.store(queue_.useful(), std::memory_order_relaxed);  // a hint
+}
+
+void PlanBatcher::TryAgainLater() {
+  uint32_t doublings;
+  {
+    std::lock_guard lock(mutex_);
+    if (std::exchange(tries_again_, true)) return;
+    doublings = std::min(tries_++, kMostDoublings);
+  }
+  env_.call_at(Now() + kTryAgainAfter * (1 << doublings), weak_from_this(), [this] {
+    {
+      std::lock_guard lock(mutex_);
+      tries_again_ = false;
+    }
+    queue_.TryAgain();
+    NoteUseful();
+  });
 }
 
 void PlanBatcher::Prepare(uint32_t size) {
@@ -223,6 +230,7 @@ void PlanBatcher::Build(uint32_t size) {
   Result<ProgramPtr> program = BuildBatch(region_, *program_, size, env_.folding, env_.compiler);
   if (!program.ok()) {
     queue_.SetLimit(size / 2);
+    NoteUseful();
     if (size == 2) region_.gain->store(0, std::memory_order_relaxed);
     return;
   }

@@ -1,6 +1,7 @@
 // PlanBatcher: the static region of one plan, run for rows of many requests at once.
 #pragma once
 
+#include <atomic>
 #include <coroutine>
 #include <cstdint>
 #include <memory>
@@ -18,8 +19,11 @@ namespace plexus {
 
 struct RequestEnvironment;
 
+class PlanBatcher;
+
 // What one request asks of a region, and what it got.
 struct BatchRide : BatchItem {
+  std::shared_ptr<PlanBatcher> batcher;
   std::vector<Tensor> inputs;  // as the program's; its own until the ride has ended
   // What the outputs of a row that runs by itself are charged to; those of a batch are the
   // server's.
@@ -32,7 +36,8 @@ struct BatchRide : BatchItem {
 };
 
 // Programs for 2, 4, ... rows are built on a build thread when that many wait at once, from the
-// same region and the same packed weights, and live as long as the plan. Thread-safe.
+// same region and the same packed weights, and live as long as the plan, or until they turn out to
+// gain nothing; that is tried again from time to time, in case the machine was busy. Thread-safe.
 class PlanBatcher : public BatchQueue::Host, public std::enable_shared_from_this<PlanBatcher> {
  public:
   // `program` runs one row of `region`.
@@ -40,7 +45,9 @@ class PlanBatcher : public BatchQueue::Host, public std::enable_shared_from_this
   ~PlanBatcher() override;
 
   BatchQueue& queue() { return queue_; }
-  // Makes the batch that the ride is in more urgent, if it has been handed over.
+  // False while no rows run together here.
+  bool useful() const { return useful_.load(std::memory_order_relaxed); }  // a hint
+  // Makes the ride, or the batch that it is in, more urgent.
   void Raise(const BatchRide& ride, const Urgency& urgency);
 
  private:
@@ -48,8 +55,7 @@ class PlanBatcher : public BatchQueue::Host, public std::enable_shared_from_this
 
   // --- BatchQueue::Host
   BatchPtr NewBatch() override;
-  Status Submit(const BatchPtr& batch) override;
-  bool Withdraw(Batch& batch) override;
+  Status Submit(const BatchPtr& batch, std::span<const JobId> places) override;
   void Cancel(Batch& batch) override;
   void Failed(std::vector<BatchItemPtr> items, const Status& why) override;
   void Prepare(uint32_t size) override;
@@ -59,16 +65,21 @@ class PlanBatcher : public BatchQueue::Host, public std::enable_shared_from_this
 
   void Build(uint32_t size);
   void NoteGain();
+  void NoteUseful();
+  void TryAgainLater();
   ProgramPtr ProgramFor(uint32_t size);
-  Status JoinRows(Running& batch, uint32_t size) const;
+  Result<std::vector<Tensor>> JoinRows(const Batch& batch, uint32_t size) const;
   void Done(Running& running, Status status, JobBuffers buffers);
 
   RequestEnvironment& env_;
   const ProgramPtr program_;
   const BatchRegion region_;
   BatchQueue queue_;
-  std::mutex mutex_;                  // guards programs_
+  std::atomic<bool> useful_;
+  std::mutex mutex_;                  // guards what follows, and changes of useful_
   std::vector<ProgramPtr> programs_;  // of 2, 4, ... rows; null where there is none
+  uint32_t tries_ = 0;                // how often sizes were given up
+  bool tries_again_ = false;          // at a time that is set
 };
 
 }  // namespace plexus

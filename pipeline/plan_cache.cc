@@ -52,6 +52,14 @@ GraphPlanPtr PlanCache::GetOrBuild(const PlannedGraph& graph, const std::string&
   return nullptr;
 }
 
+GraphPlanPtr PlanCache::Find(const PlannedGraph& graph, const std::string& shape_key) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(Key{graph.id, shape_key});
+  if (it == entries_.end() || it->second.plan == nullptr) return nullptr;
+  lru_.splice(lru_.begin(), lru_, it->second.lru);
+  return it->second.plan;
+}
+
 void PlanCache::FinishBuild(const Key& key, Result<GraphPlanPtr> built) {
   std::vector<Waiter> waiters;
   {

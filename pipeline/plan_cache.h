@@ -32,6 +32,9 @@ class PlanCache {
   GraphPlanPtr GetOrBuild(const PlannedGraph& graph, const std::string& shape_key, Builder builder,
                           Waiter waiter);
 
+  // The plan if it is there, else null.
+  GraphPlanPtr Find(const PlannedGraph& graph, const std::string& shape_key);
+
   // Runs `work` on a build thread: host steps too long for a device's worker.
   void Post(std::function<void()> work);
 

@@ -4,15 +4,18 @@ namespace plexus {
 namespace {
 
 // The shape class: dtype of every input, and dimensions of those that plans depend on. Values never
-// enter.
-std::string ShapeKey(const PlannedGraph& graph, const Tensors& inputs) {
+// enter. `one_row`: as if each had one row instead of those that it has.
+std::string ShapeKey(const PlannedGraph& graph, const Tensors& inputs, bool one_row = false) {
   std::string key;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Tensor& t = inputs[i];
     key.push_back(static_cast<char>(t.dtype()));
     if (!graph.shape_matters[i]) continue;
     key.push_back(static_cast<char>(t.rank()));
-    key.append(reinterpret_cast<const char*>(t.shape().data()), t.shape().size() * sizeof(int64_t));
+    for (size_t d = 0; d < t.shape().size(); ++d) {
+      const int64_t size = one_row && d == 0 ? 1 : t.shape()[d];
+      key.append(reinterpret_cast<const char*>(&size), sizeof(size));
+    }
   }
   return key;
 }
@@ -236,45 +239,18 @@ void Request::TraceSpan(TraceKind kind, const std::string& name, const std::stri
   env_.trace.Record(span);
 }
 
-namespace {
-
-// Counts a job for as long as it is under way.
-class UnderWay {
- public:
-  explicit UnderWay(std::atomic<uint32_t>& jobs)
-      : jobs_(jobs), others_(jobs.fetch_add(1, std::memory_order_relaxed)) {}  // orders nothing
-  ~UnderWay() { jobs_.fetch_sub(1, std::memory_order_relaxed); }
-  UnderWay(const UnderWay&) = delete;
-  UnderWay& operator=(const UnderWay&) = delete;
-  bool alone() const { return others_ == 0; }
-
- private:
-  std::atomic<uint32_t>& jobs_;
-  const uint32_t others_;
-};
-
-// What joining a batch costs on the host is little against this.
-constexpr Duration kWorthABatch = std::chrono::microseconds(50);
-
-}  // namespace
-
-Task<Result<Tensors>> Request::RunJob(const GraphPlan* plan, Tensors inputs) {
-  const UnderWay under_way(env_.jobs_under_way);
-  JobSpec spec;
-  spec.program = plan->program;
-  spec.buffers.inputs = std::move(inputs);
-  const Duration expected = env_.dispatcher.ExpectedTime(*plan->program, spec.rows);
-  const Duration after = std::max(plan->RemainingAfter(), Left() - expected);
-  if (attributes_.service_time == Duration{0}) attributes_.service_time = spent_ + expected + after;
-  spec.attributes = attributes_;
-  spec.attributes.remaining_path = after;
-  // Nobody could join who is the only one: the device is free.
-  if (!under_way.alone() && plan->region.graph != nullptr && attributes_.may_batch &&
-      env_.batching.batches() && expected >= kWorthABatch && !IsRaised()) {
-    const std::shared_ptr<PlanBatcher>& batcher = plan->Batcher(env_);
-    if (batcher->queue().useful()) co_return co_await RunInBatch(batcher, std::move(spec));
+// The plan for one row of what the inputs are several of, if those may run as rows of its batches.
+GraphPlanPtr Request::PlanOfARow(const PlannedGraph& graph, const Tensors& inputs) const {
+  if (!attributes_.may_batch || !env_.batching.batches()) return nullptr;
+  if (inputs.empty() || inputs[0].rank() == 0) return nullptr;
+  const int64_t rows = inputs[0].shape()[0];
+  if (rows < 2 || rows > env_.max_batch) return nullptr;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& input = inputs[i];
+    if (!graph.shape_matters[i] || input.rank() == 0 || input.shape()[0] != rows) return nullptr;
   }
-  co_return co_await RunAlone(std::move(spec));
+  GraphPlanPtr plan = env_.plans.Find(graph, ShapeKey(graph, inputs, /*one_row=*/true));
+  return plan != nullptr && plan->takes_rows ? plan : nullptr;
 }
 
 Task<Result<Tensors>> Request::RunAlone(JobSpec spec) {
@@ -309,6 +285,12 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
   }
   Status alive = CheckAlive();
   if (!alive.ok()) co_return alive;
+  if (GraphPlanPtr one = PlanOfARow(*graph, inputs)) {
+    std::optional<Result<Tensors>> outputs = co_await RunRows(std::move(one), inputs);
+    if (outputs) co_return std::move(*outputs);
+    alive = CheckAlive();
+    if (!alive.ok()) co_return alive;
+  }
   PlanAwaiter plan_awaiter{*this, graph, inputs};
   const TimePoint plan_from = TraceFrom();
   Result<GraphPlanPtr> found = co_await plan_awaiter;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -140,6 +141,13 @@ class Request : public CancelToken,
   Task<Result<Tensors>> RunJob(const GraphPlan* plan, Tensors inputs);
   // With rows of other requests, where that is worth it; the spec is the job for this row alone.
   Task<Result<Tensors>> RunInBatch(std::shared_ptr<PlanBatcher> batcher, JobSpec spec);
+  // The same for inputs of several rows of what the plan takes one of; nullopt: not this time.
+  GraphPlanPtr PlanOfARow(const PlannedGraph& graph, const Tensors& inputs) const;
+  Task<std::optional<Result<Tensors>>> RunRows(GraphPlanPtr plan, const Tensors& inputs);
+  // What the rows got; nullopt: the batch failed, which may be another row's fault.
+  Task<std::optional<Result<Tensors>>> Ride(std::shared_ptr<PlanBatcher> batcher,
+                                            RequestAttributes attributes, Tensors inputs,
+                                            uint32_t rows);
   Task<Result<Tensors>> RunAlone(JobSpec spec);
   Task<Result<Tensors>> RunHostStep(const HostStep* step, Tensors inputs, Tensors captures,
                                     int depth);

@@ -5,39 +5,44 @@
 namespace plexus {
 namespace {
 
-using What = BatchChoice::What;
-
 constexpr Duration kUs = std::chrono::microseconds(1);
 constexpr TimePoint kNow{std::chrono::seconds(1)};
 
-// Sizes 1, 2, 4, ... take these times, latency and device alike.
+void Teach(BatchCurve& curve, uint32_t size, Duration time, int runs = 3) {
+  for (int run = 0; run < runs; ++run) curve.Learn(size, {time, time});
+}
+
+constexpr int kAgain = 12;  // runs before what is doubted is judged
+
+// Sizes 1, 2, 4, ... take these times, latency and device alike; what was doubted has been measured
+// once more.
 BatchCurve Curve(const std::vector<Duration>& times) {
   BatchCurve curve(64);
-  uint32_t size = 1;
-  for (const Duration time : times) {
-    curve.SetReady(size);
-    for (int run = 0; run < 3; ++run) curve.Learn(size, {time, time});
-    size *= 2;
+  for (int round = 0; round < 2; ++round) {
+    for (size_t i = 0; i < times.size(); ++i) {
+      curve.SetReady(1u << i);
+      Teach(curve, 1u << i, times[i], round == 0 ? 3 : kAgain);
+    }
   }
   return curve;
 }
 
 struct Case {
   BatchCurve curve;
-  std::vector<WaitingRow> waiting;
-  uint32_t open_rows = 0;
-  TimePoint open_due = TimePoint::max();
+  std::vector<Waiting> waiting;
   uint32_t others = 0;
   TimePoint now = kNow;
 
   BatchChoice Ask(const std::string& policy) const {
-    BatchView view{now, curve, waiting, open_rows, open_due, others};
-    return MakeBatchPolicy(policy).value()->Choose(view);
+    return MakeBatchPolicy(policy).value()->Choose({now, curve, waiting, others});
+  }
+  TimePoint When(const std::string& policy) const {
+    return MakeBatchPolicy(policy).value()->InLineAt({now, curve, waiting, others});
   }
 };
 
-std::vector<WaitingRow> Rows(size_t count, TimePoint due = TimePoint::max()) {
-  return std::vector<WaitingRow>(count, WaitingRow{kNow, due});
+std::vector<Waiting> Rows(size_t count, TimePoint due = TimePoint::max()) {
+  return std::vector<Waiting>(count, Waiting{kNow, due});
 }
 
 // --- BatchCurve
@@ -81,6 +86,59 @@ TEST(BatchCurveTest, LargerSizesArePreparedOnlyWhereTheLastOneGained) {
   EXPECT_EQ(flat.Next(false), 0u);
 }
 
+TEST(BatchCurveTest, WhatSeemsUselessIsMeasuredOnceMoreAfterHalfOfIt) {
+  BatchCurve curve(4);
+  curve.SetReady(2);
+  curve.SetReady(4);
+  Teach(curve, 1, 10 * kUs);
+  Teach(curve, 2, 12 * kUs);
+  Teach(curve, 4, 30 * kUs);  // while the machine was busy
+  EXPECT_FALSE(curve.Useless(4));
+  EXPECT_EQ(curve.largest(), 2u) << "to be measured";
+  EXPECT_EQ(curve.Fit(3), 4u) << "it can run all the same";
+  Teach(curve, 2, 14 * kUs, kAgain);
+  EXPECT_EQ(curve.largest(), 4u);
+  Teach(curve, 4, 18 * kUs, kAgain);
+  EXPECT_FALSE(curve.Useless(4));
+  EXPECT_EQ(curve.Of(4).busy, 18 * kUs);
+  EXPECT_EQ(curve.largest(), 4u);
+}
+
+TEST(BatchCurveTest, WhatSeemsUselessTwiceIs) {
+  BatchCurve curve(4);
+  curve.SetReady(2);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_FALSE(curve.Useless(2));
+    Teach(curve, 1, 10 * kUs, round == 0 ? 3 : kAgain);
+    Teach(curve, 2, 20 * kUs, round == 0 ? 3 : kAgain);
+  }
+  EXPECT_TRUE(curve.Useless(2));
+}
+
+// The machine gets slower while only the largest size runs: its half is not what it was, either.
+TEST(BatchCurveTest, AMachineThatGetsSlowerMakesNothingUseless) {
+  BatchCurve curve = Curve({10 * kUs, 16 * kUs, 26 * kUs});
+  for (int run = 0; run < 100; ++run) {
+    const uint32_t size = curve.largest();
+    Teach(curve, size, size == 4 ? 78 * kUs : 48 * kUs, 1);
+    ASSERT_FALSE(curve.Useless(4)) << run;
+  }
+  EXPECT_EQ(curve.largest(), 4u);
+}
+
+TEST(BatchCurveTest, WhatSeemedUselessLongAgoIsTriedAnew) {
+  BatchCurve curve = Curve({10 * kUs, 12 * kUs});
+  Teach(curve, 2, 60 * kUs, 2);  // held up
+  EXPECT_EQ(curve.largest(), 1u);
+  Teach(curve, 1, 10 * kUs, kAgain);
+  Teach(curve, 2, 19 * kUs, kAgain);  // hardly
+  EXPECT_EQ(curve.Of(2).busy, 19 * kUs);
+  Teach(curve, 1, 9 * kUs, 20);
+  EXPECT_GT(curve.Of(2).busy, 18 * kUs);
+  Teach(curve, 1, 9 * kUs, 80);
+  EXPECT_LT(curve.Of(2).busy, 12 * kUs) << "a guess";
+}
+
 TEST(BatchCurveTest, ALimitHoldsForGood) {
   BatchCurve curve = Curve({10 * kUs, 12 * kUs, 14 * kUs});
   curve.SetLimit(2);
@@ -88,6 +146,19 @@ TEST(BatchCurveTest, ALimitHoldsForGood) {
   curve.SetReady(4);
   EXPECT_EQ(curve.largest(), 2u);
   EXPECT_EQ(curve.Next(true), 0u);
+}
+
+TEST(BatchCurveTest, WhatIsGivenUpComesBackWithTryAgainAndIsLearnedAnew) {
+  BatchCurve curve = Curve({10 * kUs, 20 * kUs});
+  curve.GiveUp(2);
+  EXPECT_EQ(curve.limit(), 1u);
+  EXPECT_EQ(curve.largest(), 1u);
+  EXPECT_EQ(curve.Next(true), 0u);
+  curve.TryAgain();
+  EXPECT_EQ(curve.Next(false), 2u);
+  curve.SetReady(2);
+  EXPECT_EQ(curve.Of(1).busy, 10 * kUs);
+  EXPECT_EQ(curve.Of(2).busy, 12 * kUs) << "a guess again";
 }
 
 TEST(BatchCurveTest, WhatIsExpectedCountsUntilTheFirstRun) {
@@ -114,86 +185,91 @@ TEST(BatchPolicyTest, UnknownNamesAndArgumentsAreRefusedWithTheNames) {
 }
 
 TEST(BatchPolicyTest, NoneTakesRowsOneByOne) {
-  const BatchChoice choice = Case{Curve({kUs, kUs, kUs}), Rows(5), 1}.Ask("none");
-  EXPECT_EQ(choice.what, What::kNew);
-  EXPECT_EQ(choice.rows, 1u);
+  EXPECT_EQ((Case{Curve({kUs, kUs, kUs}), Rows(5)}.Ask("none").count), 0u);
+}
+
+TEST(BatchPolicyTest, AllButTimeoutAndDeferredPutRowsInLineAtOnce) {
+  for (const char* policy : {"none", "immediate", "path-aware"}) {
+    EXPECT_LE((Case{Curve({kUs, kUs}), Rows(1)}.When(policy)), kNow) << policy;
+  }
 }
 
 TEST(BatchPolicyTest, ImmediateTakesAllThatThereIsRoomFor) {
   const BatchCurve curve = Curve({kUs, kUs, kUs});
-  BatchChoice choice = Case{curve, Rows(9)}.Ask("immediate");
-  EXPECT_EQ(choice.what, What::kNew);
-  EXPECT_EQ(choice.rows, 4u);
-  choice = Case{curve, Rows(9), 3}.Ask("immediate");
-  EXPECT_EQ(choice.what, What::kJoin);
-  EXPECT_EQ(choice.rows, 1u);
-  EXPECT_EQ((Case{curve, Rows(9), 4}.Ask("immediate").what), What::kNew) << "the open one is full";
+  EXPECT_EQ((Case{curve, Rows(9)}.Ask("immediate")), (BatchChoice{1, 3}));
+  EXPECT_EQ((Case{curve, Rows(2)}.Ask("immediate")), (BatchChoice{1, 1}));
+  EXPECT_EQ((Case{curve, Rows(1)}.Ask("immediate").count), 0u);
 }
 
 TEST(BatchPolicyTest, TimeoutWaitsUntilFullOrTheFirstHasWaitedLongEnough) {
   Case c{Curve({kUs, kUs, kUs}), Rows(3)};
-  BatchChoice choice = c.Ask("timeout(50)");
-  EXPECT_EQ(choice.what, What::kWait);
-  EXPECT_EQ(choice.until, kNow + 50 * kUs);
-  c.now = kNow + 50 * kUs;
-  EXPECT_EQ(c.Ask("timeout(50)").rows, 3u);
-  c.now = kNow;
+  EXPECT_EQ(c.When("timeout(50)"), kNow + 50 * kUs);
+  EXPECT_EQ(c.Ask("timeout(50)").count, 2u);
   c.waiting = Rows(4);
-  EXPECT_EQ(c.Ask("timeout(50)").rows, 4u);
-  EXPECT_EQ((Case{Curve({kUs}), Rows(1)}.Ask("timeout").what), What::kNew) << "one row is full";
+  EXPECT_LE(c.When("timeout(50)"), kNow);
+  EXPECT_LE((Case{Curve({kUs}), Rows(1)}.When("timeout")), kNow) << "one row is full";
 }
 
 TEST(BatchPolicyTest, DeferredWaitsForHalfOfTheTimeToSpare) {
-  Case c{Curve({10 * kUs, 20 * kUs, 40 * kUs, 80 * kUs}), Rows(2, kNow + 100 * kUs)};
+  Case c{Curve({10 * kUs, 18 * kUs, 32 * kUs, 60 * kUs}), Rows(2, kNow + 100 * kUs)};
   c.waiting.push_back({kNow, kNow + 80 * kUs});
-  BatchChoice choice = c.Ask("deferred");
-  EXPECT_EQ(choice.what, What::kWait);
-  EXPECT_EQ(choice.until, kNow + 20 * kUs) << "three take as long as four: 40 us";
-  c.now = choice.until;
-  EXPECT_EQ(c.Ask("deferred").rows, 3u);
-  c.now = kNow;
+  EXPECT_EQ(c.When("deferred"), kNow + 24 * kUs) << "three take as long as four: 32 us";
+  EXPECT_EQ(c.Ask("deferred").count, 2u);
   c.waiting = Rows(2);
-  EXPECT_EQ(c.Ask("deferred").what, What::kNew) << "nothing says how long it may wait";
+  EXPECT_LE(c.When("deferred"), kNow) << "nothing says how long it may wait";
 }
 
-TEST(BatchPolicyTest, PathAwareJoinsWhereItCostsNobodyAnything) {
-  const BatchChoice choice =
-      Case{Curve({10 * kUs, 10 * kUs, 10 * kUs}), Rows(3), 1}.Ask("path-aware");
-  EXPECT_EQ(choice.what, What::kJoin);
-  EXPECT_EQ(choice.rows, 3u);
+TEST(BatchPolicyTest, PathAwareTakesAllWhereItCostsNobodyAnything) {
+  const Case c{Curve({10 * kUs, 10 * kUs, 10 * kUs}), Rows(4)};
+  EXPECT_EQ(c.Ask("path-aware"), (BatchChoice{1, 3}));
 }
 
 TEST(BatchPolicyTest, PathAwareKeepsApartWhatGainsNothing) {
-  Case c{Curve({10 * kUs, 20 * kUs}), Rows(1), 1};
-  c.others = 100;
-  EXPECT_EQ(c.Ask("path-aware").what, What::kNew);
+  EXPECT_EQ((Case{Curve({10 * kUs, 20 * kUs}), Rows(2), 100}.Ask("path-aware").count), 0u);
 }
 
-TEST(BatchPolicyTest, PathAwareJoinsForASmallGainOnlyIfManyWaitBehind) {
-  Case c{Curve({10 * kUs, 16 * kUs}), Rows(1), 1};  // one waits 6 us longer, 4 us are saved
-  c.others = 0;
-  EXPECT_EQ(c.Ask("path-aware").what, What::kNew);
+TEST(BatchPolicyTest, PathAwareTakesOthersForASmallGainOnlyIfManyWaitBehind) {
+  Case c{Curve({10 * kUs, 16 * kUs}), Rows(2)};  // one waits 6 us longer, 4 us are saved
+  EXPECT_EQ(c.Ask("path-aware").count, 0u);
   c.others = 1;
-  EXPECT_EQ(c.Ask("path-aware").what, What::kJoin);
+  EXPECT_EQ(c.Ask("path-aware").count, 1u);
 }
 
-TEST(BatchPolicyTest, PathAwareMakesNobodyLateWhoWouldNotBe) {
-  Case c{Curve({100 * kUs, 110 * kUs}), Rows(1), 1};
-  c.open_due = kNow + 105 * kUs;
-  EXPECT_EQ(c.Ask("path-aware").what, What::kNew);
-  c.open_due = kNow + 110 * kUs;
-  EXPECT_EQ(c.Ask("path-aware").what, What::kJoin);
-  c.open_due = kNow + 90 * kUs;
-  EXPECT_EQ(c.Ask("path-aware").what, What::kJoin) << "late anyway";
-  c.open_due = TimePoint::max();
-  c.waiting = Rows(1, kNow + 105 * kUs);
-  EXPECT_EQ(c.Ask("path-aware").what, What::kNew) << "nor the one that comes";
+TEST(BatchPolicyTest, PathAwareSkipsASizeThatGainsNothingForALargerThatDoes) {
+  const Case c{Curve({10 * kUs, 20 * kUs, 20 * kUs}), Rows(4), 10};
+  EXPECT_EQ(c.Ask("path-aware").count, 3u);
+}
+
+TEST(BatchPolicyTest, PathAwareMakesNobodyLateWhoNeedNotBe) {
+  Case c{Curve({100 * kUs, 110 * kUs}), Rows(2)};
+  c.waiting[0].due = kNow + 105 * kUs;
+  EXPECT_EQ(c.Ask("path-aware").count, 0u);
+  c.waiting[0].due = kNow + 110 * kUs;
+  EXPECT_EQ(c.Ask("path-aware").count, 1u);
+  c.waiting[0].due = kNow + 90 * kUs;
+  EXPECT_EQ(c.Ask("path-aware").count, 1u) << "late anyway";
+  c.waiting = Rows(2);
+  c.waiting[1].due = kNow + 250 * kUs;
+  EXPECT_EQ(c.Ask("path-aware").count, 1u);
+}
+
+TEST(BatchPolicyTest, PathAwareGivesUpOneWhereMoreWouldBeLateBehindIt) {
+  Case c{Curve({100 * kUs, 110 * kUs, 120 * kUs, 130 * kUs}), Rows(8, kNow + 150 * kUs)};
+  c.waiting[0].due = kNow + 105 * kUs;
+  EXPECT_EQ(c.Ask("path-aware").count, 7u);
+}
+
+TEST(BatchPolicyTest, PathAwareLeavesOutWhoWouldBeLateInTheBatch) {
+  Case c{Curve({100 * kUs, 110 * kUs, 120 * kUs}), Rows(5, kNow + 150 * kUs)};
+  c.waiting[0].due = c.waiting[1].due = kNow + 50 * kUs;  // the first is late, and goes with
+  c.waiting[1].due = kNow + 105 * kUs;
+  EXPECT_EQ(c.Ask("path-aware"), (BatchChoice{2, 3}));
 }
 
 TEST(BatchPolicyTest, PathAwareTriesASizeThatHasNotRun) {
   BatchCurve curve = Curve({10 * kUs});
   curve.SetReady(2);
-  EXPECT_EQ((Case{curve, Rows(1), 1}.Ask("path-aware").what), What::kJoin);
+  EXPECT_EQ((Case{curve, Rows(2)}.Ask("path-aware").count), 1u);
 }
 
 }  // namespace

@@ -18,6 +18,9 @@ Dispatcher::~Dispatcher() = default;
 Result<JobId> Dispatcher::Submit(JobSpec spec) { return core_->Submit(std::move(spec)); }
 void Dispatcher::Cancel(JobId job, Status why) { core_->Cancel(job, std::move(why)); }
 std::optional<JobBuffers> Dispatcher::Withdraw(JobId job) { return core_->Withdraw(job); }
+Result<JobId> Dispatcher::Replace(std::span<const JobId> places, JobSpec spec) {
+  return core_->Replace(places, std::move(spec));
+}
 size_t Dispatcher::CancelTenant(TenantId tenant, Status why) {
   return core_->CancelTenant(tenant, why);
 }
@@ -47,12 +50,18 @@ void Dispatcher::Core::Drain() {
   while (queue_.Pop(event)) Handle(event);
 }
 
-// Launches what can be launched, gives the lock back, delivers what ended, and looks again: an
-// event that another thread left because it found the lock held is either seen here or handled by
-// whoever holds the lock now.
+// Launches what can be launched, gives the lock back, tells whose turn it is, delivers what ended,
+// and looks again: an event that another thread left because it found the lock held is either seen
+// here or handled by whoever holds the lock now.
 void Dispatcher::Core::Leave() {
   for (;;) {
     Schedule();
+    if (!turns_.empty()) {
+      TellTurns();                   // unlocks
+      if (!lock_.TryLock()) return;  // whoever holds the lock now does the rest
+      Drain();
+      continue;
+    }
     if (ended_first_ != kNone) {
       DeliverEnded();  // unlocks
     } else {
@@ -65,12 +74,36 @@ void Dispatcher::Core::Leave() {
 
 // After a look that changed nothing; what came meanwhile is done all the same.
 void Dispatcher::Core::LeaveUnchanged() {
-  if (ended_first_ == kNone) {
+  if (ended_first_ == kNone && turns_.empty()) {
     lock_.Unlock();
     if (!queue_.MayHaveEvents() || !lock_.TryLock()) return;
     Drain();
   }
   Leave();
+}
+
+// Called with the lock, returns without it.
+void Dispatcher::Core::TellTurns() {
+  struct Turn {
+    std::shared_ptr<PlaceHolder> holder;
+    JobId id;
+  };
+  constexpr uint32_t kAtOnce = 8;
+  Turn turns[kAtOnce];
+  uint32_t count = 0;
+  while (count < kAtOnce && !turns_.empty()) {
+    const JobRecord& job = jobs_.at(turns_.back());
+    turns_.pop_back();
+    if (job.state == JobState::kWaiting && job.has_turn) turns[count++] = {job.place, job.view.id};
+  }
+  lock_.Unlock();
+  // Putting a job together takes its time: no event that was left to this thread waits for that.
+  while (queue_.MayHaveEvents() && lock_.TryLock()) {
+    Drain();
+    Schedule();
+    lock_.Unlock();
+  }
+  for (uint32_t i = 0; i < count; ++i) turns[i].holder->OnTurn(turns[i].id);
 }
 
 // Called with the lock, returns without it.
@@ -82,6 +115,7 @@ void Dispatcher::Core::DeliverEnded() {
     Status status;
     JobBuffers buffers;
     ProgramPtr program;  // let go outside the lock: it may be the last holder
+    std::shared_ptr<PlaceHolder> place;
   };
   constexpr uint32_t kBatch = 8;
   for (;;) {
@@ -96,6 +130,7 @@ void Dispatcher::Core::DeliverEnded() {
       ended.id = job.view.id;
       ended.device_time = Duration(static_cast<int64_t>(job.served_ns));
       ended.status = std::move(job.end_status);
+      ended.place = std::move(job.place);
       if (job.lost == 0) {
         ended.buffers = std::move(job.context.buffers);
         ended.program = std::move(job.context.program);
@@ -146,24 +181,42 @@ void Dispatcher::Core::OnEvent(const DeviceEvent& event) {
   Leave();
 }
 
-Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
-  PLEXUS_RETURN_IF_ERROR(CheckSpec(spec));
-  const Program& program = *spec.program;
-  ProgramProfilePtr profile = profiles_->Get(program.signature, spec.rows, program.kernels.size());
+Result<JobId> Dispatcher::Core::Submit(JobSpec spec) { return Replace({}, std::move(spec)); }
+
+Result<JobId> Dispatcher::Core::Replace(std::span<const JobId> places, JobSpec spec) {
+  Status refused = CheckSpec(spec);
+  ProgramProfilePtr profile;
+  if (refused.ok()) {
+    const Program& program = *spec.program;
+    profile = profiles_->Get(program.signature, spec.rows, program.kernels.size());
+  }
+  std::vector<Withdrawn> withdrawn;
+  withdrawn.reserve(places.size());
   const TimePoint now = clock_.Now();
 
   Enter();
   now_ = std::max(now_, now);
-  Status refused = device_status_;
-  if (refused.ok() && jobs_.live() >= options_.max_jobs) {
-    refused =
-        UnavailableError("program " + program.name + ": " + std::to_string(options_.max_jobs) +
-                         " jobs wait on this device; try again later");
+  if (refused.ok()) refused = device_status_;
+  if (refused.ok() && places.empty() && jobs_.live() >= options_.max_jobs) {
+    refused = UnavailableError("program " + spec.program->name + ": " +
+                               std::to_string(options_.max_jobs) +
+                               " jobs wait on this device; try again later");
   }
-  if (!refused.ok()) {
-    Leave();
-    return refused;
+  JobId id;
+  if (refused.ok()) id = Admit(std::move(spec), std::move(profile), places).view.id;
+  for (const JobId place : places) {
+    JobRecord* job = jobs_.Find(place);
+    if (job != nullptr && job->place != nullptr && !job->dying) withdrawn.push_back(TakeBack(*job));
   }
+  Leave();
+  if (!refused.ok()) return refused;
+  return id;
+}
+
+// The job, where it belongs.
+JobRecord& Dispatcher::Core::Admit(JobSpec spec, ProgramProfilePtr profile,
+                                   std::span<const JobId> places) {
+  const Program& program = *spec.program;
   JobRecord& job = jobs_.Allocate();
   jobs_.Provision(program.kernels.size());
   for (IndexedHeap* heap : {&ready_, &wider_, &waiters_, &timers_}) heap->Reserve(jobs_.capacity());
@@ -171,7 +224,8 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
     in->Reserve(jobs_.capacity());
   }
   job.profile = std::move(profile);
-  job.listener = spec.listener;
+  job.listener = spec.place != nullptr ? spec.place.get() : spec.listener;
+  job.place = std::move(spec.place);
   job.context.id = job.view.id;
   job.context.program = std::move(spec.program);
   job.context.buffers = std::move(spec.buffers);
@@ -194,8 +248,14 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   view.service_time = std::max(spec.attributes.service_time, KeyTime(job.work_ns, job.alone_ns));
   view.sequence = next_sequence_++;
   view.last_turn = next_turn_++;
+  for (const JobId id : places) {
+    const JobRecord* place = jobs_.Find(id);
+    if (place == nullptr) continue;
+    view.sequence = std::min(view.sequence, place->view.sequence);
+    job.submitted_at = std::min(job.submitted_at, place->submitted_at);
+  }
   job.state = JobState::kWaiting;
-  ++stats_.jobs_submitted;
+  if (job.place == nullptr) ++stats_.jobs_submitted;
   const uint32_t tenant = view.tenant.value();
   EnsureTenant(tenant);
   job.payers = std::move(spec.payers);
@@ -206,16 +266,14 @@ Result<JobId> Dispatcher::Core::Submit(JobSpec spec) {
   }
   if (tenants_[tenant].jobs++ == 0) shares_.Join(tenant);
   if (shares_.on()) tenants_[tenant].ReserveEntries(tenants_[tenant].jobs);
-  const JobId id = view.id;
   if (spec.attributes.timeout_at) job.timeout_at = *spec.attributes.timeout_at;
   SetTimer(job);
-  if (program.kernels.empty()) {
+  if (program.kernels.empty() && job.place == nullptr) {
     End(job, OkStatus());
   } else {
     Requeue(job);
   }
-  Leave();
-  return id;
+  return job;
 }
 
 void Dispatcher::Core::Cancel(JobId id, Status why) {
@@ -229,23 +287,30 @@ void Dispatcher::Core::Cancel(JobId id, Status why) {
 }
 
 std::optional<JobBuffers> Dispatcher::Core::Withdraw(JobId id) {
-  std::optional<JobBuffers> buffers;
-  ProgramPtr program;  // let go outside the lock: it may be the last holder
+  std::optional<Withdrawn> withdrawn;
   Enter();
   JobRecord* job = jobs_.Find(id);
   if (job != nullptr && job->state == JobState::kWaiting && !job->dying) {
-    Unqueue(*job);
-    StopWaiting(*job);
-    timers_.Remove(job->slot);
-    buffers = std::move(job->context.buffers);
-    program = std::move(job->context.program);
-    ++stats_.jobs_withdrawn;
-    LeaveTenant(*job);
-    jobs_.Free(*job);
-    WakeWaiter();  // it may have been the one that was told of free memory
+    withdrawn = TakeBack(*job);
   }
   Leave();
-  return buffers;
+  if (!withdrawn) return std::nullopt;
+  return std::move(withdrawn->buffers);
+}
+
+// Of a job that has launched nothing.
+Dispatcher::Core::Withdrawn Dispatcher::Core::TakeBack(JobRecord& job) {
+  Unqueue(job);
+  StopWaiting(job);
+  ForgetTurn(job);
+  timers_.Remove(job.slot);
+  if (job.place == nullptr) ++stats_.jobs_withdrawn;
+  Withdrawn withdrawn{std::move(job.context.buffers), std::move(job.context.program),
+                      std::move(job.place)};
+  LeaveTenant(job);
+  jobs_.Free(job);
+  WakeWaiter();  // it may have been the one that was told of free memory
+  return withdrawn;
 }
 
 size_t Dispatcher::Core::CancelTenant(TenantId tenant, const Status& why) {

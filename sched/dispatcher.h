@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ struct DispatcherOptions {
   bool drop_late = false;
 };
 
+// A place in line counts as a job only if it ends as one.
 struct DispatcherStats {
   uint64_t jobs_submitted = 0, jobs_done = 0, jobs_failed = 0, jobs_cancelled = 0;
   uint64_t jobs_withdrawn = 0;
@@ -92,6 +94,9 @@ class Dispatcher : public DeviceEventSink {
   // Takes back a job that has launched nothing yet: its listener hears nothing, its buffers are
   // returned. nullopt: it has begun, has ended, or never was.
   std::optional<JobBuffers> Withdraw(JobId job);
+  // Submits the job instead of these places, which are withdrawn in the same step, in any case. It
+  // stands where the first of them stood among those that the policy puts level.
+  Result<JobId> Replace(std::span<const JobId> places, JobSpec spec);
   // Cancels all jobs of the tenant; returns how many there were.
   size_t CancelTenant(TenantId tenant, Status why);
   // Orders the job by this deadline or priority instead of its own, wherever the policy then puts

@@ -34,6 +34,7 @@ Dispatcher::Core::Core(Device& device, std::unique_ptr<Policy> policy, const Clo
   free_launches_.reserve(launches);
   for (uint32_t i = launches; i-- > 0;) free_launches_.push_back(i);
   blocked_.Resize(info_.units);
+  turns_.reserve(info_.units);
   unit_job_.assign(info_.units, kNone);
 }
 
@@ -45,7 +46,7 @@ Status Dispatcher::Core::CheckSpec(const JobSpec& spec) const {
   const auto error = [&](const std::string& what) {
     return InvalidArgumentError("program " + program.name + ": " + what);
   };
-  if (spec.listener == nullptr) return error("job without a listener");
+  if (spec.listener == nullptr && spec.place == nullptr) return error("job without a listener");
   if (const Status tenant = CheckTenant(spec.attributes.tenant); !tenant.ok()) {
     return error(tenant.message());
   }
@@ -60,8 +61,8 @@ Status Dispatcher::Core::CheckSpec(const JobSpec& spec) const {
     return error("compiled for device '" + program.device_kind + "', this one is '" + info_.kind +
                  "'");
   }
-  if (spec.buffers.inputs.size() != program.inputs.size() ||
-      spec.buffers.outputs.size() != program.outputs.size()) {
+  if (spec.place == nullptr && (spec.buffers.inputs.size() != program.inputs.size() ||
+                                spec.buffers.outputs.size() != program.outputs.size())) {
     return error("job brings " + std::to_string(spec.buffers.inputs.size()) + " inputs and " +
                  std::to_string(spec.buffers.outputs.size()) + " outputs, needs " +
                  std::to_string(program.inputs.size()) + " and " +
@@ -218,7 +219,9 @@ void Dispatcher::Core::Kill(JobRecord& job, Status status) {
 void Dispatcher::Core::End(JobRecord& job, Status status) {
   Unqueue(job);
   StopWaiting(job);
+  ForgetTurn(job);
   timers_.Remove(job.slot);
+  if (job.place != nullptr) ++stats_.jobs_submitted;
   if (status.ok()) {
     ++stats_.jobs_done;
   } else if (job.cancelled) {

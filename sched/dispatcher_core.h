@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "sched/dispatcher.h"
@@ -22,7 +23,7 @@ namespace plexus {
 //
 // A live job is in exactly one of these places: waiters_ (no memory for its arena), ready_ (could
 // launch, has nothing in flight), wider_ (could launch more than it has in flight), or none (all it
-// could launch is in flight, or it is dying).
+// could launch is in flight, its holder has been told that its turn has come, or it is dying).
 class Dispatcher::Core {
  public:
   Core(Device& device, std::unique_ptr<Policy> policy, const Clock& clock, ProfileStore* profiles,
@@ -32,6 +33,7 @@ class Dispatcher::Core {
   // The way in and out; these take the lock and give it back.
   Result<JobId> Submit(JobSpec spec);
   void Cancel(JobId id, Status why);
+  Result<JobId> Replace(std::span<const JobId> places, JobSpec spec);
   std::optional<JobBuffers> Withdraw(JobId id);
   size_t CancelTenant(TenantId tenant, const Status& why);
   void Raise(JobId id, const Urgency& urgency);
@@ -84,7 +86,16 @@ class Dispatcher::Core {
   void Leave();
   void LeaveUnchanged();
   void DeliverEnded();
+  void TellTurns();
   void Drain();
+  JobRecord& Admit(JobSpec spec, ProgramProfilePtr profile, std::span<const JobId> places);
+  // What of a withdrawn job is to be let go outside the lock, as it may be the last that holds it.
+  struct Withdrawn {
+    JobBuffers buffers;
+    ProgramPtr program;
+    std::shared_ptr<PlaceHolder> place;
+  };
+  Withdrawn TakeBack(JobRecord& job);
 
   // dispatcher_core.cc
   Status CheckSpec(const JobSpec& spec) const;
@@ -176,6 +187,8 @@ class Dispatcher::Core {
   uint32_t ActiveJobs() const;
   JobRecord* PickBehind(uint32_t unit);
   bool Startable(JobRecord& job);
+  void OfferTurn(JobRecord& job);
+  void ForgetTurn(JobRecord& job);
   UnitId ChooseUnit(const JobRecord& job);
   bool WorthWaking(const JobRecord& job, Duration latency);
   uint32_t ChooseKernel(const JobRecord& job, uint32_t unit) const;
@@ -220,9 +233,11 @@ class Dispatcher::Core {
   uint32_t ended_first_ = kNone, ended_last_ = kNone;  // jobs to deliver, in the order they ended
   uint32_t arenas_held_ = 0;
   uint32_t running_jobs_ = 0;
-  double gap_ns_;         // DispatcherStats::launch_gap
-  uint32_t ended_ = 0;    // records of ended jobs not yet free
-  Status device_status_;  // why no more jobs are taken
+  uint32_t turns_open_ = 0;      // holders whose turn has come and who have not answered
+  std::vector<uint32_t> turns_;  // their jobs, as long as they have not been told
+  double gap_ns_;                // DispatcherStats::launch_gap
+  uint32_t ended_ = 0;           // records of ended jobs not yet free
+  Status device_status_;         // why no more jobs are taken
   DispatcherStats stats_;
 };
 

@@ -31,6 +31,18 @@ bool Dispatcher::Core::Startable(JobRecord& job) {
   return job.state == JobState::kStarted || Start(job);
 }
 
+// The holder is told when the lock is given back. Until it has answered the place is in no heap.
+void Dispatcher::Core::OfferTurn(JobRecord& job) {
+  Unqueue(job);
+  job.has_turn = true;
+  ++turns_open_;
+  turns_.push_back(job.slot);
+}
+
+void Dispatcher::Core::ForgetTurn(JobRecord& job) {
+  if (std::exchange(job.has_turn, false)) --turns_open_;
+}
+
 // For a free unit: jobs that have nothing in flight come first, then the others widen. So width
 // follows load: a job alone takes every unit, where as many wait as there are units each runs on
 // one.
@@ -39,7 +51,7 @@ JobRecord* Dispatcher::Core::PickReady() {
     starved_ = shares_.Starved();
     JobRecord& job = starved_ != kNone ? FirstOfTenant(starved_)
                                        : jobs_.at(ready_.empty() ? wider_.top() : ready_.top());
-    if (Startable(job)) return &job;
+    if (job.place != nullptr || Startable(job)) return &job;
   }
   return nullptr;
 }
@@ -55,7 +67,7 @@ JobRecord* Dispatcher::Core::PickPacked() {
                         (!wider.empty() &&
                          ready.GoesBeforeTop(wider.top_key(), jobs_.at(wider.top()).view.sequence));
     JobRecord& job = jobs_.at(widens ? wider.top() : ready.top());
-    if (Startable(job)) return &job;
+    if (job.place != nullptr || Startable(job)) return &job;
   }
   return nullptr;
 }
@@ -80,7 +92,7 @@ JobRecord* Dispatcher::Core::PickBehind(uint32_t unit) {
       return &job;
     }
     JobRecord& first = jobs_.at(ready.top());
-    if (Startable(first)) return &first;
+    if (first.place != nullptr || Startable(first)) return &first;
   }
   return PickReady();
 }
@@ -135,9 +147,14 @@ bool Dispatcher::Core::WorthWaking(const JobRecord& job, Duration latency) {
   }
   if (wait_ns < 0) return true;  // nobody is awake
   const double limit_ns = static_cast<double>(latency.count());
-  for (uint32_t k : job.cursor->ready) {
-    if (job.profile->kernels[k].samples() == 0) return true;  // only guessed so far
-    wait_ns += job.cursor->kernels[k].unissued() * BlockNs(job, k);
+  if (job.place != nullptr) {
+    if (job.guessed) return true;
+    wait_ns += job.work_ns;
+  } else {
+    for (uint32_t k : job.cursor->ready) {
+      if (job.profile->kernels[k].samples() == 0) return true;  // only guessed so far
+      wait_ns += job.cursor->kernels[k].unissued() * BlockNs(job, k);
+    }
   }
   // A few of the others are enough to know.
   constexpr uint32_t kLook = 8;
@@ -198,11 +215,15 @@ uint32_t Dispatcher::Core::ChooseBlocks(const JobRecord& job, uint32_t kernel) {
 // --- The loops
 
 void Dispatcher::Core::ScheduleUnits() {
-  while (units_->num_idle() > 0) {
+  while (units_->num_idle() > turns_open_) {
     JobRecord* job = PickReady();
     if (job == nullptr) return;
     const UnitId unit = ChooseUnit(*job);
     if (!unit.valid()) return;
+    if (job->place != nullptr) {
+      OfferTurn(*job);
+      continue;
+    }
     const uint32_t kernel = ChooseKernel(*job, unit.value());
     LaunchOn(*job, kernel, unit, ChooseBlocks(*job, kernel));
   }
@@ -214,7 +235,7 @@ void Dispatcher::Core::ScheduleUnits() {
 bool Dispatcher::Core::QueueOn(UnitId unit) {
   const double bound_ns = static_cast<double>(options_.in_flight_bound.count());
   JobRecord* job = PickBehind(unit.value());
-  if (job == nullptr) return false;
+  if (job == nullptr || job->place != nullptr) return false;  // a turn comes as late as it can
   const uint32_t kernel = ChooseKernel(*job, unit.value());
   const double block_ns = BlockNs(*job, kernel);
   if (block_ns > bound_ns) return false;
@@ -262,6 +283,11 @@ void Dispatcher::Core::SchedulePacked() {
     if (packed_->waiting() > 0 && WaitingNs() >= bound_ns) return;
     JobRecord* job = PickPacked();
     if (job == nullptr) return;
+    if (job->place != nullptr) {
+      // As late as it can be without the device running dry: others that have begun may wait there.
+      if (turns_open_ == 0 && packed_->waiting() == 0) OfferTurn(*job);
+      return;  // what comes next depends on the answer
+    }
     const uint32_t kernel = ChooseKernel(*job, kNone);
     const Kernel& k = job->context.program->kernels[kernel];
     const uint32_t capacity = packed_->Capacity(k.resources);

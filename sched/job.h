@@ -54,6 +54,16 @@ class JobListener {
   virtual void OnDeviceTime(JobId, Duration) {}
 };
 
+// A job that is not put together before its turn comes: until then its place in line is kept.
+class PlaceHolder : public JobListener {
+ public:
+  // The place's turn has come: what it would be launched on is kept free until it is replaced
+  // (Dispatcher::Replace), withdrawn or cancelled, which is to be soon. Once, outside the
+  // dispatcher's lock, by any thread; maybe before Submit has told the id, maybe after another
+  // thread has withdrawn the place or it has ended.
+  virtual void OnTurn(JobId place) = 0;
+};
+
 // One of those that a job of several requests is charged to.
 struct Payer {
   TenantId tenant;
@@ -69,6 +79,9 @@ struct JobSpec {
   // Whose device time the job's is, in parts as they have rows; empty: all of it is that of the
   // attributes' tenant, whose turn it takes in any case.
   std::vector<Payer> payers;
+  // If set, nothing is ever launched: the job keeps a place in line, by its attributes and by the
+  // time of its program. Needs no buffers; its listener is the holder, kept until it has ended.
+  std::shared_ptr<PlaceHolder> place;
 };
 
 // The dispatcher's summary of one job, all that a policy may look at. Times are as

@@ -43,6 +43,8 @@ void JobTable::Free(JobRecord& job) {
   job.dying = false;
   job.cancelled = false;
   job.holds_arena = false;
+  job.has_turn = false;
+  job.place.reset();
   job.may_take_arena = false;
   job.delivered = false;
   job.next = free_;

@@ -60,8 +60,9 @@ struct JobRecord {
   uint32_t next = ~0u;       // in the free list or the list of ended jobs
   uint32_t last_unit = ~0u;  // where blocks of it finished last
   TimePoint submitted_at{};
-  TimePoint first_launch{};  // TimePoint{}: none yet
-  double served_ns = 0;      // device time of finished blocks, as TenantStats counts it
+  TimePoint first_launch{};            // TimePoint{}: none yet
+  double served_ns = 0;                // device time of finished blocks, as TenantStats counts it
+  std::shared_ptr<PlaceHolder> place;  // null: a job like any other
   std::vector<Payer> payers;
   double paid_rows = 0;      // of all payers
   RequestId request;         // for traces
@@ -70,6 +71,7 @@ struct JobRecord {
   JobState state = JobState::kFree;
   bool dying = false;  // ends as soon as nothing is in flight
   bool holds_arena = false;
+  bool has_turn = false;        // a place whose holder is to answer
   bool may_take_arena = false;  // its turn has come among those that waited for one
   bool delivered = false;       // the listener has heard; only lost launches keep the record
 };

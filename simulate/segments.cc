@@ -15,7 +15,10 @@ struct Segments::Row : BatchItem {
 class Segments::Queue : public BatchQueue::Host {
  public:
   Queue(Segments& all, uint32_t segment)
-      : all_(all), segment_(segment), queue_(*this, *all.policy_, all.workload_.system.max_batch) {
+      : all_(all),
+        segment_(segment),
+        queue_(*this, all.dispatcher_, ProgramFor(1), *all.policy_,
+               all.workload_.system.max_batch) {
     BatchCurve::Cost alone;
     alone.latency = alone.busy = all_.dispatcher_.ExpectedTime(*ProgramFor(1), 1);
     queue_.Expect(alone);
@@ -46,9 +49,9 @@ class Segments::Queue : public BatchQueue::Host {
     batch->queue = this;
     return batch;
   }
-  Status Submit(const BatchPtr& batch) override {
+  Status Submit(const BatchPtr& batch, std::span<const JobId> places) override {
     auto running = std::static_pointer_cast<Running>(batch);
-    running->size = queue_.Fit(static_cast<uint32_t>(batch->items.size()));
+    running->size = queue_.Fit(batch->rows);
     JobSpec spec;
     spec.program = ProgramFor(running->size);
     spec.buffers.inputs.resize(spec.program->inputs.size());
@@ -60,7 +63,7 @@ class Segments::Queue : public BatchQueue::Host {
     running->self = running;
     const uint32_t first = static_cast<Row&>(*batch->items[0]).request;
     all_.hooks_.submitting(first);
-    const Result<JobId> job = all_.dispatcher_.Submit(std::move(spec));
+    const Result<JobId> job = all_.dispatcher_.Replace(places, std::move(spec));
     if (!job.ok()) {
       running->self.reset();
       return job.status();
@@ -68,12 +71,6 @@ class Segments::Queue : public BatchQueue::Host {
     running->job = *job;
     all_.hooks_.submitted(*job, first);
     return OkStatus();
-  }
-  bool Withdraw(Batch& batch) override {
-    Running& running = static_cast<Running&>(batch);
-    if (!all_.dispatcher_.Withdraw(running.job).has_value()) return false;
-    running.self.reset();
-    return true;
   }
   void Cancel(Batch& batch) override {
     all_.dispatcher_.Cancel(static_cast<Running&>(batch).job, OkStatus());
