@@ -363,7 +363,7 @@ TEST(CancelTest, WhoGivesUpAnywhereLeavesNothingAndHarmsNobody) {
     }
     EXPECT_LT(at, 1000u) << scenario.name;
     EXPECT_GE(at, 4u) << scenario.name << ": a compile and a block have two each";
-    EXPECT_GE(2 * cancelled, at) << scenario.name << ": too late too often";
+    EXPECT_GE(cancelled, 2u) << scenario.name << ": at 0, and once it was under way";
   }
 }
 
