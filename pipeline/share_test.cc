@@ -225,7 +225,7 @@ TEST_F(ShareTest, ATenantThatComesLaterPaysForWhatIsLeft) {
   RuntimeOptions options;
   options.share_across_tenants = true;
   Make(options);
-  const ExecutablePtr m = Load("m", {1, 2}, 20 * kLong);
+  const ExecutablePtr m = Load("m", {1, 2}, 8 * kLong);
   RequestAttributes attributes;
   attributes.tenant = TenantId(1);
   Started leader = Start(m, Input(1), attributes);
