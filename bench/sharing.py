@@ -126,9 +126,11 @@ def compare(systems: dict, names: list, repeats: int, rounds: int, bodies_of):
     two requests share. Gives (mode → system → measurements, whether all outputs were equal)."""
     found = {mode: {system: [] for system in systems} for mode in MODES}
     same = True
-    for servers in systems.values():
+    for system, servers in systems.items():
         warm = bodies_of(3 * len(names), np.random.default_rng(0))
         measure(servers, names, "separate", 3, warm)  # compiles
+        if system == "shared":
+            measure(servers, names, "group", 3, warm)
     for repeat in range(repeats):
         for mode in MODES:
             outputs = {}

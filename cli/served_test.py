@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import unittest
+import zlib
 
 from cli_test import MODEL, PATIENCE_S, SAMPLES, Server
 
@@ -81,6 +82,29 @@ stages: [{name: more, op: add, inputs: [total, x]}]
 outputs: [{name: out, from: more}]
 """
 
+# Finds the bright spots of a picture, and how bright each is.
+SPOTS = """name: {name}
+inputs: [{{name: image, dtype: BYTES, shape: [1]}}]
+stages:
+  - {{name: picture, op: decode_image, input: image}}
+  - {{name: planes, op: normalize, input: picture}}
+  - {{name: map, op: slice, input: planes, axis: 1, end: 1}}
+  - {{name: found, op: db_boxes, inputs: [map, picture], max_boxes: 100000}}
+  - name: spots
+    foreach: found.boxes
+    as: box
+    limit: {limit}
+    stages:
+      - {{name: crop, op: perspective_crop, inputs: [picture, box]}}
+      - {{name: small, op: resize, input: crop, height: 8, widths: [8, 16], to: FP32}}
+      - {{name: small_planes, op: normalize, input: small}}
+      - {{name: mean, op: reduce, input: small_planes, kind: mean, axes: [0, 1, 2, 3]}}
+    outputs: [mean]
+outputs:
+  - {{name: mean, from: spots.mean, shape: [-1]}}
+  - {{name: box, from: found.boxes, shape: [-1, 4, 2]}}
+"""
+
 # What is wrong, and what the message must name.
 WRONG = {
     "cycle": (
@@ -108,6 +132,21 @@ def infer_body(name, dtype, shape, data, **parameters):
     return json.dumps({"inputs": [tensor], "parameters": parameters})
 
 
+def spotted_png(columns, rows):
+    """A PNG with a grid of bright spots, each 12 x 8 pixels in a field of 24 x 20."""
+    dark, light = b"\0" * 24, b"\0" * 6 + b"\xff" * 12 + b"\0" * 6
+    band = 6 * [dark] + 8 * [light] + 6 * [dark]
+    data = zlib.compress(rows * b"".join(b"\0" + field * columns for field in band), 1)
+
+    def chunk(kind, content):
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    head = struct.pack(">IIBBBBB", 24 * columns, 20 * rows, 8, 0, 0, 0, 0)  # 8 bits of grey
+    end = chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + end
+
+
 class ServedTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -127,6 +166,8 @@ class ServedTest(unittest.TestCase):
         (pipelines / "loop.yaml").write_text(LOOP.format(name="loop", limit=100))
         (pipelines / "long-loop.yaml").write_text(LOOP.format(name="long-loop", limit=1000000))
         (pipelines / "sum.yaml").write_text(SUM)
+        (pipelines / "spots.yaml").write_text(SPOTS.format(name="spots", limit=10000))
+        (pipelines / "few-spots.yaml").write_text(SPOTS.format(name="few-spots", limit=1000))
         (pipelines / "large.yaml").write_text(LARGE)
         cls.server = Server(repository, "--admin-port", "0", "--request-memory-bytes", str(MEMORY_BYTES))
         cls.server.__enter__()
@@ -145,6 +186,21 @@ class ServedTest(unittest.TestCase):
     def rows(self, model, rows, **parameters):
         flat = [value for row in rows for value in row]
         return self.infer(model, "rows", "FP32", [len(rows), 2], flat, **parameters)
+
+    def spots(self, model, png):
+        data = struct.pack("<I", len(png)) + png
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [1],
+                  "parameters": {"binary_data_size": len(data)}}
+        header = json.dumps({"inputs": [tensor]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(header))}
+        status, body = self.server.call(
+            "POST", f"/v2/models/{model}/infer", header + data, headers
+        )
+        return status, json.loads(body)
+
+    def peak_bytes(self):
+        status = pathlib.Path(f"/proc/{self.server.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
     def stats(self, what):
         port, self.server.port = self.server.port, self.admin_port
@@ -227,6 +283,26 @@ class ServedTest(unittest.TestCase):
         self.assertEqual(status, 503, answer[:300])
         self.assertIn(b"the request holds", answer)
         self.assertLess(self.resident_bytes("VmHWM"), before + 2 * MEMORY_BYTES)  # of 20 GB
+
+    def test_a_page_of_thousands_of_boxes_is_read_in_bounded_memory(self):
+        self.assertEqual(self.spots("spots", spotted_png(8, 4))[0], 200)
+        before = self.peak_bytes()
+        page = spotted_png(80, 40)  # 1920 x 800
+        status, answer = self.spots("spots", page)
+        self.assertEqual(status, 200, str(answer)[:300])
+        mean, box = answer["outputs"]
+        self.assertEqual((mean["shape"], box["shape"]), ([3200], [3200, 4, 2]))
+        self.assertGreater(min(mean["data"]), 0.3)
+        # The picture, its planes, and what a few boxes need at a time.
+        self.assertLess(self.peak_bytes() - before, 256 << 20)
+
+    def test_a_page_with_more_boxes_than_the_fan_out_may_take_is_refused(self):
+        status, answer = self.spots("few-spots", spotted_png(80, 40))
+        self.assertEqual(status, 400, str(answer)[:300])
+        self.assertIn("stage 'spots': 3200 elements, its limit is 1000", answer["error"])
+        status, answer = self.spots("few-spots", spotted_png(25, 40))
+        self.assertEqual(status, 200, str(answer)[:300])
+        self.assertEqual(answer["outputs"][0]["shape"], [1000])
 
     def test_a_loop_that_never_ends_ends_at_its_limit_or_its_timeout(self):
         status, answer = self.infer("loop", "x", "FP32", [1], [1])

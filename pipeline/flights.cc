@@ -127,7 +127,8 @@ bool FlightTable::Leave(const FlightPtr& flight, FlightRider* rider) {
   return std::erase(flight->riders, rider) > 0;
 }
 
-void FlightTable::Land(const FlightPtr& flight, const Result<std::vector<Tensor>>& outputs) {
+void FlightTable::Land(const FlightPtr& flight, const Result<std::vector<Tensor>>& outputs,
+                       Duration work) {
   std::vector<FlightRider*> riders;
   {
     std::lock_guard lock(mutex_);
@@ -137,7 +138,7 @@ void FlightTable::Land(const FlightPtr& flight, const Result<std::vector<Tensor>
     const auto it = std::find_if(begin, end, [&](const auto& e) { return e.second == flight; });
     if (it != end) flights_.erase(it);
   }
-  for (FlightRider* rider : riders) rider->OnLanded(outputs);
+  for (FlightRider* rider : riders) rider->OnLanded(outputs, work);
 }
 
 FlightTable::Stats FlightTable::stats() const {

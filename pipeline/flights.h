@@ -22,8 +22,9 @@ uint64_t SampleHash(const std::vector<Tensor>& inputs);
 class FlightRider {
  public:
   virtual ~FlightRider() = default;
-  // Once, by the thread that landed the flight; not after a Leave that returned true.
-  virtual void OnLanded(const Result<std::vector<Tensor>>& outputs) = 0;
+  // Once, by the thread that landed the flight; not after a Leave that returned true. `work`: as
+  // given to Land.
+  virtual void OnLanded(const Result<std::vector<Tensor>>& outputs, Duration work) = 0;
 };
 
 // A request that computes what others wait for.
@@ -64,8 +65,9 @@ class FlightTable {
   FlightPtr Join(const Ask& ask, FlightRider* rider, bool* leads);
   // Whether the rider was still aboard; it is not told any more.
   bool Leave(const FlightPtr& flight, FlightRider* rider);
-  // Ends the flight and tells its riders.
-  void Land(const FlightPtr& flight, const Result<std::vector<Tensor>>& outputs);
+  // Ends the flight and tells its riders. `work`: what it took, without waiting.
+  void Land(const FlightPtr& flight, const Result<std::vector<Tensor>>& outputs,
+            Duration work = Duration{0});
 
   struct Stats {
     uint64_t led = 0, joined = 0;

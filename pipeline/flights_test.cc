@@ -14,7 +14,7 @@ namespace {
 using Tensors = std::vector<Tensor>;
 
 struct Rider : FlightRider {
-  void OnLanded(const Result<Tensors>& outputs) override {
+  void OnLanded(const Result<Tensors>& outputs, Duration) override {
     status = outputs.status();
     if (outputs.ok()) value = (*outputs)[0].data<float>()[0];
     ++landed;  // publishes the others

@@ -1,11 +1,26 @@
 #include "pipeline/path_book.h"
 
 #include <algorithm>
-#include <numeric>
+#include <set>
 
 #include "program/reference/reference.h"
 
 namespace plexus {
+namespace {
+
+// Stages within stages: bodies that keep their identity from a pipeline's graph to its plans.
+std::vector<GraphPtr> StageBodies(const Graph& graph) {
+  std::vector<GraphPtr> bodies;
+  for (const Node& node : graph.nodes()) {
+    if (!node.HasAttr("stage")) continue;
+    for (const auto& [name, attribute] : node.attributes) {
+      if (const auto* body = std::get_if<GraphPtr>(&attribute)) bodies.push_back(*body);
+    }
+  }
+  return bodies;
+}
+
+}  // namespace
 
 // --- RunPath
 
@@ -23,8 +38,12 @@ double RunPath::SharedPart() const {
   double all = 0, shared = 0;
   for (size_t i = 0; i < calls.size(); ++i) {
     if (times_[i]->samples() == 0) return 1;
+    double part = calls[i].shared ? 1 : 0;
+    if (!calls[i].shared) {
+      for (const auto& [source, body] : calls[i].bodies) part = std::max(part, body->SharedPart());
+    }
     all += times_[i]->mean_ns();
-    if (calls[i].shared) shared += times_[i]->mean_ns();
+    shared += part * times_[i]->mean_ns();
   }
   return all > 0 ? shared / all : 1;
 }
@@ -35,10 +54,17 @@ double RunPath::BatchedPart() const {
   for (size_t i = 0; i < calls.size(); ++i) {
     const double ns = std::max(times_[i]->mean_ns(), 1.0);
     all += ns;
-    if (!calls[i].shared) continue;
-    const float gain = calls[i].graph->batch_gain->load(std::memory_order_relaxed);
-    unknown |= gain < 0;
-    saved += ns * std::max(gain, 0.0f);
+    if (calls[i].shared) {
+      const float gain = calls[i].graph->batch_gain->load(std::memory_order_relaxed);
+      unknown |= gain < 0;
+      saved += ns * std::max(gain, 0.0f);
+    } else {
+      double part = 0;
+      for (const auto& [source, body] : calls[i].bodies) {
+        part = std::max(part, body->BatchedPart());
+      }
+      saved += ns * part;
+    }
   }
   if (unknown && trials_left_.load(std::memory_order_relaxed) > 0) {
     trials_left_.fetch_sub(1, std::memory_order_relaxed);  // a few more do no harm
@@ -123,12 +149,39 @@ void PathBook::Refresh() {
   }
   Paths paths;
   for (auto& [precision, finder] : finders_) {
-    const PathMapPtr map = finder.Update(std::move(loads[precision]), gone);
-    AddRuns(precision, *map, &paths);
+    const PathMapPtr map =
+        FollowBodies(precision, finder.Update(std::move(loads[precision]), gone));
+    Cut(this, precision, *map).Run(&paths);
   }
   std::erase_if(segments_, [](const auto& entry) { return entry.second.graph.expired(); });
   std::lock_guard lock(mutex_);
   paths_.swap(paths);
+}
+
+PathMapPtr PathBook::FollowBodies(Precision precision, PathMapPtr map) {
+  // A body's own segments may hold bodies, too.
+  for (int depth = 0; depth < kMaxBodyDepth; ++depth) {
+    std::map<const Graph*, GraphPtr> found;
+    for (const SegmentUse& use : map->segments) {
+      for (const GraphPtr& body : StageBodies(*use.segment->graph)) found[body.get()] = body;
+    }
+    std::vector<std::string> gone;
+    std::erase_if(bodies_, [&](const auto& entry) {
+      const auto& [key, body] = entry;
+      if (key.first != precision || found.erase(key.second) > 0) return false;
+      gone.push_back(body.name);
+      return true;
+    });
+    if (found.empty() && gone.empty()) break;
+    std::vector<PathFinder::Load> loads;
+    for (auto& [key, graph] : found) {
+      const std::string name = "body " + std::to_string(next_body_++);
+      loads.push_back({name, std::make_shared<const Graph>(WithCapturesAsInputs(*graph))});
+      bodies_[{precision, key}] = {graph, name, nullptr};
+    }
+    map = finders_.at(precision).Update(std::move(loads), gone);
+  }
+  return map;
 }
 
 RunPathPtr PathBook::Find(uint64_t graph_id) const {
@@ -142,62 +195,129 @@ size_t PathBook::num_paths() const {
   return paths_.size();
 }
 
-void PathBook::AddRuns(Precision precision, const PathMap& map, Paths* paths) {
-  std::unordered_map<const Segment*, bool> shared;
-  for (const SegmentUse& use : map.segments) {
-    shared[use.segment.get()] = use.pipelines.size() > 1 && use.segment->deterministic;
-  }
-  // Families: paths that share a segment, directly or through others.
-  std::unordered_map<const Segment*, uint64_t> family_of;
-  std::vector<std::pair<const Path*, uint64_t>> members;
-  std::vector<uint64_t> root;
-  const auto find = [&](uint64_t f) {
-    while (root[f] != f) f = root[f] = root[root[f]];
-    return f;
-  };
-  for (const auto& [name, path] : map.paths) {
-    const uint64_t own = root.size();
-    root.push_back(own);
-    for (const Call& call : path->calls) {
-      if (!shared[call.segment.get()]) continue;
-      const auto [it, is_new] = family_of.emplace(call.segment.get(), own);
-      if (!is_new) root[find(own)] = find(it->second);
+// What runs after one cut: a path for each executable that has something in common with another,
+// and for the bodies in it that have.
+class PathBook::Cut {
+ public:
+  Cut(PathBook* book, Precision precision, const PathMap& map)
+      : book_(*book), precision_(precision), map_(map) {}
+
+  void Run(Paths* paths) {
+    for (const auto& [name, path] : map_.paths) {
+      if (IsBody(name)) continue;
+      tops_.push_back(path.get());
+      root_.push_back(tops_.size() - 1);
+      std::set<const Path*> seen;
+      NoteUsers(*path, tops_.size() - 1, &seen);
     }
-    members.emplace_back(path.get(), own);
+    for (size_t top = 0; top < tops_.size(); ++top) {
+      const uint64_t id = std::stoull(tops_[top]->pipeline);
+      const std::shared_ptr<RunPath> run = Make(*tops_[top], book_.cut_.at(id));
+      if (run == nullptr) continue;
+      run->family = book_.next_family_ + Find(top);
+      run->KeepTrials(book_.Find(id));
+      (*paths)[id] = run;
+    }
+    book_.next_family_ += tops_.size();
+    for (auto& [key, body] : book_.bodies_) {
+      if (key.first == precision_) body.run = made_[body.name];
+    }
   }
-  for (const auto& [path, own] : members) {
-    const bool shares = std::any_of(path->calls.begin(), path->calls.end(),
-                                    [&](const Call& c) { return shared[c.segment.get()]; });
-    if (!shares) continue;
-    const uint64_t id = std::stoull(path->pipeline);
+
+ private:
+  // Of a segment: the first executable that runs it, perhaps in a body, and whether others do.
+  struct Users {
+    size_t first;
+    bool several = false;
+  };
+
+  static bool IsBody(const std::string& name) { return name.front() == 'b'; }
+
+  size_t Find(size_t top) {
+    while (root_[top] != top) top = root_[top] = root_[root_[top]];
+    return top;
+  }
+
+  const Path* BodyPath(const GraphPtr& body) const {
+    const auto known = book_.bodies_.find({precision_, body.get()});
+    return known != book_.bodies_.end() ? map_.paths.at(known->second.name).get() : nullptr;
+  }
+
+  // Who has segments in common, directly or through others, is of one family.
+  void NoteUsers(const Path& path, size_t top, std::set<const Path*>* seen) {
+    if (!seen->insert(&path).second) return;
+    for (const Call& call : path.calls) {
+      const auto [it, is_new] = users_.emplace(call.segment.get(), Users{top});
+      if (it->second.first != top) it->second.several = true;
+      if (call.segment->deterministic) root_[Find(top)] = Find(it->second.first);
+      for (const GraphPtr& body : StageBodies(*call.segment->graph)) {
+        if (const Path* inner = BodyPath(body)) NoteUsers(*inner, top, seen);
+      }
+    }
+  }
+
+  // Null where nothing is shared.
+  std::shared_ptr<RunPath> Make(const Path& path, const std::string& user) {
     auto run = std::make_shared<RunPath>();
-    run->family = next_family_ + find(own);
-    run->outputs = path->outputs;
-    std::vector<size_t> last_reader(path->calls.size());
-    for (size_t i = 0; i < path->calls.size(); ++i) {
-      const Call& call = path->calls[i];
-      Ready ready = MakeReady(precision, call.segment, cut_.at(id));
+    run->outputs = path.outputs;
+    bool shares = false;
+    for (const Call& call : path.calls) {
+      const bool shared = users_.at(call.segment.get()).several && call.segment->deterministic;
+      Ready ready = book_.MakeReady(precision_, call.segment, user);
       run->times_.push_back(std::move(ready.time));
       run->calls.push_back({std::move(ready.graph),
-                            shared[call.segment.get()],
+                            shared,
                             call.segment->deterministic,
                             call.inputs,
-                            {}});
-      for (const PathValue& from : call.inputs) {
+                            {},
+                            Bodies(*call.segment->graph, user)});
+      shares |= shared || !run->calls.back().bodies.empty();
+    }
+    if (!shares) return nullptr;
+    DropAfterLastReader(path, run.get());
+    return run;
+  }
+
+  std::vector<std::pair<const Graph*, RunPathPtr>> Bodies(const Graph& graph,
+                                                          const std::string& user) {
+    std::vector<std::pair<const Graph*, RunPathPtr>> bodies;
+    for (const GraphPtr& body : StageBodies(graph)) {
+      const auto known = book_.bodies_.find({precision_, body.get()});
+      if (known == book_.bodies_.end()) continue;
+      const auto [made, is_new] = made_.emplace(known->second.name, nullptr);
+      if (is_new) {
+        const std::shared_ptr<RunPath> run = Make(*map_.paths.at(known->second.name), user);
+        if (run != nullptr) run->KeepTrials(known->second.run);
+        made_[known->second.name] = run;
+      }
+      if (const RunPathPtr& run = made_[known->second.name]) bodies.emplace_back(body.get(), run);
+    }
+    return bodies;
+  }
+
+  static void DropAfterLastReader(const Path& path, RunPath* run) {
+    std::vector<size_t> last_reader(path.calls.size());
+    for (size_t i = 0; i < path.calls.size(); ++i) {
+      for (const PathValue& from : path.calls[i].inputs) {
         if (from.from == PathValue::From::kCall) last_reader[from.call] = i;
       }
     }
-    for (const PathValue& from : path->outputs) {
+    for (const PathValue& from : path.outputs) {
       if (from.from == PathValue::From::kCall) last_reader[from.call] = 0;
     }
-    for (uint32_t i = 0; i < path->calls.size(); ++i) {
+    for (uint32_t i = 0; i < path.calls.size(); ++i) {
       if (last_reader[i] > 0) run->calls[last_reader[i]].drops.push_back(i);
     }
-    run->KeepTrials(Find(id));
-    (*paths)[id] = std::move(run);
   }
-  next_family_ += root.size();
-}
+
+  PathBook& book_;
+  const Precision precision_;
+  const PathMap& map_;
+  std::vector<const Path*> tops_;  // executables, and their families as a forest
+  std::vector<size_t> root_;
+  std::unordered_map<const Segment*, Users> users_;
+  std::map<std::string, RunPathPtr> made_;  // of bodies
+};
 
 PathBook::Ready PathBook::MakeReady(Precision precision, const SegmentPtr& segment,
                                     const std::string& first_user) {

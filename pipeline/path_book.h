@@ -18,6 +18,9 @@
 
 namespace plexus {
 
+class RunPath;
+using RunPathPtr = std::shared_ptr<const RunPath>;
+
 // One call of a segment, as part of a path that can run.
 struct RunCall {
   PlannedGraphPtr graph;          // equal segments of all paths: one object
@@ -25,9 +28,13 @@ struct RunCall {
   bool deterministic = true;      // Segment::deterministic
   std::vector<PathValue> inputs;  // as graph->graph's inputs
   std::vector<uint32_t> drops;    // earlier calls whose outputs nobody reads after this one
+  // The path of each body in `graph` that others have something in common with, by the body's
+  // PlannedGraph::source.
+  std::vector<std::pair<const Graph*, RunPathPtr>> bodies;
 };
 
-// Immutable but for what it learned; thread-safe.
+// An executable's, or that of a body of control flow. Immutable but for what it learned;
+// thread-safe.
 class RunPath {
  public:
   std::vector<RunCall> calls;      // in topological order
@@ -38,7 +45,8 @@ class RunPath {
   void Learn(size_t call, Duration took) const;
   // Of the calls behind this one, as learned; 0 at first.
   Duration After(size_t call) const;
-  // The shared calls' part of the whole, 0 to 1; 1 as long as nothing is learned.
+  // The shared calls' part of the whole, those in bodies included, 0 to 1; 1 as long as nothing is
+  // learned.
   double SharedPart() const;
   // The part of the whole that would be saved if every shared call ran in batches of two, 0 to 1.
   // Where that is not known it counts as something, so that it is tried, but not for ever.
@@ -53,7 +61,6 @@ class RunPath {
   std::vector<std::shared_ptr<TimeEstimate>> times_;  // by call; equal segments have the same one
   mutable std::atomic<int32_t> trials_left_{64};      // of batches that nothing is known of
 };
-using RunPathPtr = std::shared_ptr<const RunPath>;
 
 // Thread-safe. Adding and removing is cheap: the new cut is made by Refresh, which its owner runs
 // where it holds nobody up. Until then paths are those of the last cut, and nobody has to change
@@ -79,13 +86,15 @@ class PathBook {
 
  private:
   using Paths = std::unordered_map<uint64_t, RunPathPtr>;
-  void AddRuns(Precision precision, const PathMap& map, Paths* paths);
   // One segment, ready to run, and what it takes.
   struct Ready {
     PlannedGraphPtr graph;
     std::shared_ptr<TimeEstimate> time;
   };
   Ready MakeReady(Precision precision, const SegmentPtr& segment, const std::string& first_user);
+  // Bodies are pipelines of their own to the finder: those in the graphs that would run.
+  PathMapPtr FollowBodies(Precision precision, PathMapPtr map);
+  class Cut;  // one Refresh
 
   const std::shared_ptr<ProfileStore> times_;
   const std::function<void()> refresh_;
@@ -101,6 +110,13 @@ class PathBook {
   };
   std::map<std::pair<Precision, uint64_t>, Known> segments_;
   std::map<uint64_t, std::string> cut_;  // names of the executables of the last cut
+  struct Body {
+    GraphPtr graph;
+    std::string name;  // as the finder knows it
+    RunPathPtr run;    // of the last cut; null where it shares nothing
+  };
+  std::map<std::pair<Precision, const Graph*>, Body> bodies_;
+  uint64_t next_body_ = 0;
   uint64_t next_family_ = 0;
 
   mutable std::mutex mutex_;  // guards everything below

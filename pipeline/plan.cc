@@ -468,24 +468,6 @@ Status InlineRowMaps(Graph& graph) {
   return OkStatus();
 }
 
-// The body as a graph of its own, its captures as trailing inputs.
-Graph WithCapturesAsInputs(const Graph& body) {
-  Graph graph = body;
-  // A capture that this body does not read still takes its place among the inputs.
-  for (size_t i = 0; i < graph.captures().size(); ++i) {
-    ValueId id = graph.captures()[i];
-    if (id.valid()) {
-      graph.inputs().push_back(id);
-    } else {
-      Value unread;
-      unread.name = "unread capture " + std::to_string(i);
-      graph.AddInput(std::move(unread));
-    }
-  }
-  graph.captures().clear();
-  return graph;
-}
-
 Status CheckSupported(const Graph& graph, const Evaluator& evaluator) {
   for (const Node& node : graph.nodes()) {
     if (!evaluator.Supports(node)) {
@@ -522,6 +504,23 @@ Status PrepareCanonical(Graph& graph) {
 
 }  // namespace
 
+Graph WithCapturesAsInputs(const Graph& body) {
+  Graph graph = body;
+  // A capture that this body does not read still takes its place among the inputs.
+  for (size_t i = 0; i < graph.captures().size(); ++i) {
+    ValueId id = graph.captures()[i];
+    if (id.valid()) {
+      graph.inputs().push_back(id);
+    } else {
+      Value unread;
+      unread.name = "unread capture " + std::to_string(i);
+      graph.AddInput(std::move(unread));
+    }
+  }
+  graph.captures().clear();
+  return graph;
+}
+
 PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
     : id(NextPlannedGraphId()),
       graph(std::move(g)),
@@ -529,12 +528,13 @@ PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
       bodies(std::make_shared<BodyTable>()),
       shape_matters(InputShapesThatMatter(graph)) {}
 
-PlannedGraph::PlannedGraph(Graph g, const PlannedGraph& whole)
+PlannedGraph::PlannedGraph(Graph g, const PlannedGraph& whole, GraphPtr from)
     : id(NextPlannedGraphId()),
       graph(std::move(g)),
       options(whole.options),
       bodies(whole.bodies),
-      shape_matters(InputShapesThatMatter(graph)) {}
+      shape_matters(InputShapesThatMatter(graph)),
+      source(std::move(from)) {}
 
 PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) {
   std::lock_guard lock(mutex_);
@@ -545,7 +545,7 @@ PlannedGraphPtr BodyTable::Get(const GraphPtr& body, const PlannedGraph& whole) 
   }
   std::erase_if(entries_, [](const auto& e) { return e.second.planned.expired(); });
   PlannedGraphPtr planned =
-      std::make_shared<const PlannedGraph>(WithCapturesAsInputs(*body), whole);
+      std::make_shared<const PlannedGraph>(WithCapturesAsInputs(*body), whole, body);
   entries_[body.get()] = {body, planned};
   return planned;
 }

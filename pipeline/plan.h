@@ -32,8 +32,8 @@ using BatchGain = std::atomic<float>;
 
 struct PlannedGraph {
   PlannedGraph(Graph g, CompileOptions o);
-  // A body or a rest of `whole`.
-  PlannedGraph(Graph g, const PlannedGraph& whole);
+  // A body or a rest of `whole`; `source`: of a body, the graph that it was made of.
+  PlannedGraph(Graph g, const PlannedGraph& whole, GraphPtr source = nullptr);
   const uint64_t id;  // unique in the process; part of the cache key
   const Graph graph;
   const CompileOptions options;
@@ -42,8 +42,12 @@ struct PlannedGraph {
   // Per input: whether plans depend on its shape. An input that goes to host steps alone, such as
   // an image that is only resized or cropped, may have another shape with every request.
   const std::vector<bool> shape_matters;
+  const GraphPtr source;  // null: it is no body
 };
 using PlannedGraphPtr = std::shared_ptr<const PlannedGraph>;
+
+// The body of a control-flow node as a graph of its own: its captures are trailing inputs.
+Graph WithCapturesAsInputs(const Graph& body);
 
 // Bodies that are in use, by the graph that they were made of, and what is left of graphs after
 // their host steps: plans for several shape classes of one graph run the same bodies and the same
@@ -63,6 +67,9 @@ class BodyTable {
   std::map<const Graph*, Entry> entries_;
   std::multimap<uint64_t, std::weak_ptr<const PlannedGraph>> rests_;  // by a hash
 };
+
+// How deep bodies may nest in bodies; a request that goes deeper fails with kResourceExhausted.
+inline constexpr int kMaxBodyDepth = 32;
 
 // Index into the values that a running plan holds.
 using Slot = uint32_t;

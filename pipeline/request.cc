@@ -96,15 +96,15 @@ struct Request::JobAwaiter {
       return false;
     }
     // The job may be done and the coroutine far ahead: only `self` is safe from here.
-    std::vector<Urgency> raised;
+    std::vector<Raised> raised;
     std::vector<TenantId> payers;
     {
       std::lock_guard lock(self->mutex_);
       if (wait == self->waits_) self->job_ = *job;
       raised = self->raised_;
-      payers = self->payers_;
+      payers = self->Payers();
     }
-    for (const Urgency& urgency : raised) self->env_.dispatcher.Raise(*job, urgency);
+    for (const Raised& each : raised) self->env_.dispatcher.Raise(*job, each.urgency);
     for (const TenantId tenant : payers) self->env_.dispatcher.AddPayer(*job, tenant);
     if (self->cancelled()) {
       std::unique_lock lock(self->mutex_);
@@ -145,15 +145,16 @@ Request::Request(Request* parent)
     : env_(parent->env_),
       attributes_(parent->attributes_),
       memory_(parent->memory_),
-      root_(parent->root_) {}
+      root_(parent->root_),
+      call_(parent->call_) {}
 
 std::shared_ptr<Request> Request::NewLane() {
   const std::shared_ptr<Request> lane(new Request(this));
   std::unique_lock lock(mutex_);
-  std::erase_if(lanes_, [](const auto& weak) { return weak.expired(); });
-  lanes_.push_back(lane);
-  lane->raised_ = raised_;
-  lane->payers_ = payers_;
+  std::erase_if(lanes_, [](const Lane& each) { return each.request.expired(); });
+  lanes_.push_back({lane, leading_.size()});
+  for (const Raised& each : raised_) lane->raised_.push_back({0, each.urgency});
+  for (const TenantId tenant : Payers()) lane->payers_.push_back({0, tenant});
   if (cancelled()) {
     const Status why = cancel_reason_;
     lock.unlock();
@@ -171,7 +172,7 @@ void Request::NoteSubmit() {
 
 void Request::Cancel(Status why) {
   JobId job;
-  std::vector<std::weak_ptr<Request>> lanes;
+  std::vector<Lane> lanes;
   {
     std::lock_guard lock(mutex_);
     if (cancelled_.load(std::memory_order_relaxed)) return;  // mutex_ orders it
@@ -180,8 +181,8 @@ void Request::Cancel(Status why) {
     job = job_;
     lanes = lanes_;
   }
-  for (const auto& weak : lanes) {
-    if (const std::shared_ptr<Request> lane = weak.lock()) lane->Cancel(why);
+  for (const Lane& each : lanes) {
+    if (const std::shared_ptr<Request> lane = each.request.lock()) lane->Cancel(why);
   }
   if (job.valid()) env_.dispatcher.Cancel(job, std::move(why));
   LeaveFlight();
@@ -262,7 +263,7 @@ Task<Result<Tensors>> Request::RunAlone(JobSpec spec) {
   {
     std::lock_guard lock(mutex_);
     if (!payers_.empty()) spec.payers.push_back({attributes_.tenant, 1});
-    for (const TenantId tenant : payers_) spec.payers.push_back({tenant, 1});
+    for (const TenantId tenant : Payers()) spec.payers.push_back({tenant, 1});
   }
   NoteSubmit();
   JobAwaiter awaiter{*this, std::move(spec), OkStatus()};

@@ -58,7 +58,6 @@ struct RequestEnvironment {
 
 // Limits on what a request's control flow may do; beyond them it fails with kResourceExhausted.
 inline constexpr int64_t kMaxLoopIterations = 1'000'000;
-inline constexpr int kMaxBodyDepth = 32;
 
 using Tensors = std::vector<Tensor>;
 
@@ -80,14 +79,16 @@ class Request : public CancelToken,
   Task<Result<Tensors>> RunGraph(PlannedGraphPtr graph, Tensors inputs, int depth);
   // The same, unless another request is at it already: then waits for what that one gets. For
   // graphs whose outputs depend on the inputs alone.
-  Task<Result<Tensors>> RunShared(PlannedGraphPtr graph, Tensors inputs);
+  Task<Result<Tensors>> RunShared(PlannedGraphPtr graph, Tensors inputs, int depth = 0);
   // The same, unless its result is kept from an earlier request.
   Task<Result<Tensors>> RunReused(PlannedGraphPtr graph, Tensors inputs);
-  // The executable's calls one after the other, each shared with whoever is at the same.
-  Task<Result<Tensors>> RunPath(RunPathPtr path, Tensors inputs);
+  // The executable's calls one after the other, each shared with whoever is at the same; in bodies
+  // of control flow likewise, with whoever is at the same element or turn.
+  Task<Result<Tensors>> RunPath(RunPathPtr path, Tensors inputs, int depth = 0);
 
   bool may_batch() const { return attributes_.may_batch; }
-  // What it took so far, without waiting: its jobs as ExpectedTime counts them, its host steps.
+  // What its work took so far, without waiting: jobs as ExpectedTime counts them, host steps. What
+  // it rode along with counts like its own.
   Duration spent() const { return spent_; }
   // Of the results that it asked the cache for, those that were there and those that were not; and
   // the time that took.
@@ -118,12 +119,14 @@ class Request : public CancelToken,
   void LeaveBatch();
   uint64_t BeginWait();
   uint64_t BeginLeading();
-  void EndLeading();
+  void EndLeading(uint64_t flight);
+  // Flight 0: all that a lane does.
   void Raise(uint64_t flight, const Urgency& urgency) override;
-  void Raise(const Urgency& urgency);
   bool IsRaised() const;
   void AddPayer(uint64_t flight, TenantId tenant) override;
-  void AddPayer(TenantId tenant);
+  // Both with mutex_ held. The lanes that work for the flight; nullopt: it has landed.
+  std::optional<std::vector<std::shared_ptr<Request>>> LanesFor(uint64_t flight) const;
+  std::vector<TenantId> Payers() const;  // each once
 
   // The request's own work on this thread; none of them suspends.
   Result<Tensors> AllocateOutputs(const Program& program) const;
@@ -151,6 +154,8 @@ class Request : public CancelToken,
   Task<Result<Tensors>> RunAlone(JobSpec spec);
   Task<Result<Tensors>> RunHostStep(const HostStep* step, Tensors inputs, Tensors captures,
                                     int depth);
+  // A body of control flow once, by its path where the request goes by one.
+  Task<Result<Tensors>> RunBody(PlannedGraphPtr body, Tensors inputs, int depth);
   Task<Result<Tensors>> RunIf(const HostStep* step, Tensors inputs, Tensors captures, int depth);
   Task<Result<Tensors>> RunLoop(const HostStep* step, Tensors inputs, Tensors captures, int depth);
   Task<Result<Tensors>> RunMapRows(const HostStep* step, Tensors inputs, Tensors captures,
@@ -166,8 +171,8 @@ class Request : public CancelToken,
   const std::shared_ptr<MemoryBudget> memory_;
   Request& root_;  // the request that this is a lane of, or itself; outlives its lanes' work
   const HostScope::Alive alive_ = [this] { return CheckAlive(); };
-  // What the request took so far without waiting: its jobs alone on the device, its host steps.
   Duration spent_{0};
+  const RunCall* call_ = nullptr;  // that it is at; kept by RunPath
   uint32_t cache_hits_ = 0, cache_misses_ = 0;
   Duration cache_time_{0};
   // When it had spent `spent`, `time` was still to come, control flow that it is inside included.
@@ -182,12 +187,26 @@ class Request : public CancelToken,
   mutable std::mutex mutex_;  // guards what follows, to riding_
   Status cancel_reason_;
   JobId job_;
-  std::vector<std::weak_ptr<Request>> lanes_;
-  uint64_t flights_led_ = 0, leading_ = 0;  // 0: it leads none
+  struct Lane {
+    std::weak_ptr<Request> request;
+    size_t inside;  // how many flights the request led when it made the lane
+  };
+  std::vector<Lane> lanes_;
+  uint64_t flights_led_ = 0;
+  std::vector<uint64_t> leading_;  // flights, each inside the one before
   // Its waits so far: what it notes down late of one of them must not hide where it is by then.
   uint64_t waits_ = 0;
-  std::vector<Urgency> raised_;                              // what riders of that flight want
-  std::vector<TenantId> payers_;                             // their tenants, beside its own
+  // What riders of these flights want until they land, or those of a lane's parent (flight 0).
+  struct Raised {
+    uint64_t flight;
+    Urgency urgency;
+  };
+  std::vector<Raised> raised_;
+  struct Payer {
+    uint64_t flight;
+    TenantId tenant;  // beside its own
+  };
+  std::vector<Payer> payers_;
   std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
   std::pair<std::shared_ptr<PlanBatcher>, std::shared_ptr<BatchRide>> riding_;  // may have ended
 

@@ -26,7 +26,7 @@ struct Leader : FlightLeader {
 
 struct Rider : FlightRider {
   std::function<void()> landed = [] {};
-  void OnLanded(const Result<Tensors>&) override { landed(); }
+  void OnLanded(const Result<Tensors>&, Duration) override { landed(); }
 };
 
 class RequestCancelTest : public ::testing::Test {

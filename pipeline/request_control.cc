@@ -53,7 +53,7 @@ Task<Result<Tensors>> Request::RunIf(const HostStep* step, Tensors inputs, Tenso
   Result<bool> condition = ToBool(inputs[0]);
   if (!condition.ok()) co_return InNode(node, "", condition.status());
   PlannedGraphPtr body = step->Body(*condition ? "then_branch" : "else_branch");
-  Result<Tensors> results = co_await RunGraph(std::move(body), std::move(captures), depth + 1);
+  Result<Tensors> results = co_await RunBody(std::move(body), std::move(captures), depth + 1);
   if (!results.ok()) co_return InNode(node, *condition ? "then" : "else", results.status());
   co_return results;
 }
@@ -93,7 +93,7 @@ Task<Result<Tensors>> Request::RunLoop(const HostStep* step, Tensors inputs, Ten
     Tensors arguments = {Tensor::ScalarInt64(trip), Tensor::Of<uint8_t>(DType::kBool, {}, {1})};
     for (Tensor& value : carried) arguments.push_back(std::move(value));
     arguments.insert(arguments.end(), captures.begin(), captures.end());
-    Result<Tensors> results = co_await RunGraph(body, std::move(arguments), depth + 1);
+    Result<Tensors> results = co_await RunBody(body, std::move(arguments), depth + 1);
     if (!results.ok()) co_return in_turn(results.status());
     Result<bool> condition = ToBool((*results)[0]);
     if (!condition.ok()) co_return in_turn(condition.status());
@@ -175,7 +175,7 @@ Task<Status> Request::RunElements(FanOut* fan, bool is_lane) {
     const Duration spent_elsewhere(fan->spent_ns.load(std::memory_order_relaxed));
     left_ = {std::max(Duration{0}, fan->left - spent_elsewhere), spent_};
     const Duration from = spent_;
-    Result<Tensors> results = co_await RunGraph(fan->body, fan->Arguments(i), fan->depth);
+    Result<Tensors> results = co_await RunBody(fan->body, fan->Arguments(i), fan->depth);
     fan->spent_ns.fetch_add((spent_ - from).count(), std::memory_order_relaxed);  // an estimate
     if (results.ok()) {
       fan->results[i] = std::move(*results);
@@ -190,7 +190,7 @@ Task<Status> Request::RunElements(FanOut* fan, bool is_lane) {
 Task<Status> Request::RunElementsAgain(FanOut* fan) {
   for (int64_t i = 0; i < fan->count; ++i) {
     if (!fan->results[i].empty()) continue;
-    Result<Tensors> results = co_await RunGraph(fan->body, fan->Arguments(i), fan->depth);
+    Result<Tensors> results = co_await RunBody(fan->body, fan->Arguments(i), fan->depth);
     if (!results.ok()) {
       fan->failed_at = i;
       co_return results.status();

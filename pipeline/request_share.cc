@@ -24,8 +24,10 @@ struct Request::FlightAwaiter : FlightRider {
   const PlannedGraph& graph;
   const Tensors& inputs;
   FlightTable::FlightPtr flight;
+  uint64_t number = 0;  // of the flight, where it leads
   bool leads = false;
   Result<Tensors> outputs = Tensors();
+  Duration took{0};
   std::coroutine_handle<> handle;
 
   bool await_ready() const { return false; }
@@ -39,7 +41,7 @@ struct Request::FlightAwaiter : FlightRider {
     ask.urgency = {self->attributes_.deadline, self->attributes_.priority};
     ask.inputs = &inputs;
     ask.leader = self;
-    ask.flight = self->BeginLeading();
+    ask.flight = number = self->BeginLeading();
     const uint64_t wait = self->BeginWait();
     bool must_lead = false;
     FlightRider* const rider = this;
@@ -50,6 +52,7 @@ struct Request::FlightAwaiter : FlightRider {
       return false;
     }
     // It may have landed and the coroutine be far ahead: only `self` is safe from here.
+    self->EndLeading(ask.flight);
     {
       std::lock_guard lock(self->mutex_);
       if (wait == self->waits_) self->boarded_ = {joined, rider};
@@ -59,8 +62,9 @@ struct Request::FlightAwaiter : FlightRider {
   }
   void await_resume() {}
 
-  void OnLanded(const Result<Tensors>& landed) override {
+  void OnLanded(const Result<Tensors>& landed, Duration work) override {
     outputs = landed;
+    took = work;
     handle.resume();
   }
 };
@@ -72,74 +76,87 @@ uint64_t Request::BeginWait() {
 
 uint64_t Request::BeginLeading() {
   std::lock_guard lock(mutex_);
-  return leading_ = ++flights_led_;
+  leading_.push_back(++flights_led_);
+  return flights_led_;
 }
 
-void Request::EndLeading() {
+void Request::EndLeading(uint64_t flight) {
   std::lock_guard lock(mutex_);
-  leading_ = 0;
-  raised_.clear();
-  payers_.clear();
+  std::erase(leading_, flight);
+  std::erase_if(raised_, [&](const Raised& each) { return each.flight == flight; });
+  std::erase_if(payers_, [&](const Payer& each) { return each.flight == flight; });
 }
 
-void Request::Raise(uint64_t flight, const Urgency& urgency) {
-  {
-    std::lock_guard lock(mutex_);
-    if (flight != leading_) return;  // it has landed
+std::optional<std::vector<std::shared_ptr<Request>>> Request::LanesFor(uint64_t flight) const {
+  size_t outside = 0;
+  if (flight != 0) {
+    const auto led = std::find(leading_.begin(), leading_.end(), flight);
+    if (led == leading_.end()) return std::nullopt;
+    outside = static_cast<size_t>(led - leading_.begin()) + 1;
   }
-  Raise(urgency);
+  // Lanes beside it are about other elements.
+  std::vector<std::shared_ptr<Request>> lanes;
+  for (const Lane& each : lanes_) {
+    if (each.inside < outside) continue;
+    if (std::shared_ptr<Request> lane = each.request.lock()) lanes.push_back(std::move(lane));
+  }
+  return lanes;
 }
 
 // This job and those after it, until the flight lands.
-void Request::Raise(const Urgency& urgency) {
+void Request::Raise(uint64_t flight, const Urgency& urgency) {
   JobId job;
-  std::vector<std::weak_ptr<Request>> lanes;
+  std::optional<std::vector<std::shared_ptr<Request>>> lanes;
   decltype(riding_) riding;
   {
     std::lock_guard lock(mutex_);
-    const auto same = std::find_if(raised_.begin(), raised_.end(), [&](const Urgency& u) {
-      return u.priority == urgency.priority;
+    lanes = LanesFor(flight);
+    if (!lanes) return;
+    const auto same = std::find_if(raised_.begin(), raised_.end(), [&](const Raised& each) {
+      return each.flight == flight && each.urgency.priority == urgency.priority;
     });
     if (same == raised_.end()) {
       if (raised_.size() >= kMaxRaised) return;
-      raised_.push_back(urgency);
+      raised_.push_back({flight, urgency});
     } else if (urgency.deadline) {
-      same->deadline = std::min(same->deadline.value_or(TimePoint::max()), *urgency.deadline);
+      std::optional<TimePoint>& deadline = same->urgency.deadline;
+      deadline = std::min(deadline.value_or(TimePoint::max()), *urgency.deadline);
     }
     job = job_;
-    lanes = lanes_;
     riding = riding_;
   }
-  for (const auto& weak : lanes) {
-    if (const std::shared_ptr<Request> lane = weak.lock()) lane->Raise(urgency);
-  }
+  for (const auto& lane : *lanes) lane->Raise(0, urgency);
   if (job.valid()) env_.dispatcher.Raise(job, urgency);
   if (riding.first != nullptr) riding.first->Raise(*riding.second, urgency);
 }
 
+// For this job and those after it, until the flight lands.
 void Request::AddPayer(uint64_t flight, TenantId tenant) {
+  JobId job;
+  std::optional<std::vector<std::shared_ptr<Request>>> lanes;
   {
     std::lock_guard lock(mutex_);
-    if (flight != leading_) return;  // it has landed
+    lanes = LanesFor(flight);
+    if (!lanes) return;
+    const bool known = std::any_of(payers_.begin(), payers_.end(), [&](const Payer& each) {
+      return each.flight == flight && each.tenant == tenant;
+    });
+    if (known) return;
+    payers_.push_back({flight, tenant});
+    job = job_;
   }
-  AddPayer(tenant);
+  for (const auto& lane : *lanes) lane->AddPayer(0, tenant);
+  if (job.valid()) env_.dispatcher.AddPayer(job, tenant);
 }
 
-// For this job and those after it, until the flight lands.
-void Request::AddPayer(TenantId tenant) {
-  JobId job;
-  std::vector<std::weak_ptr<Request>> lanes;
-  {
-    std::lock_guard lock(mutex_);
-    if (std::find(payers_.begin(), payers_.end(), tenant) != payers_.end()) return;
-    payers_.push_back(tenant);
-    job = job_;
-    lanes = lanes_;
+std::vector<TenantId> Request::Payers() const {
+  std::vector<TenantId> tenants;
+  for (const Payer& each : payers_) {
+    if (std::find(tenants.begin(), tenants.end(), each.tenant) == tenants.end()) {
+      tenants.push_back(each.tenant);
+    }
   }
-  for (const auto& weak : lanes) {
-    if (const std::shared_ptr<Request> lane = weak.lock()) lane->AddPayer(tenant);
-  }
-  if (job.valid()) env_.dispatcher.AddPayer(job, tenant);
+  return tenants;
 }
 
 bool Request::IsRaised() const {
@@ -156,20 +173,24 @@ void Request::LeaveFlight() {
     std::tie(flight, rider) = std::exchange(boarded_, {});
     why = cancel_reason_;
   }
-  if (flight != nullptr && env_.flights.Leave(flight, rider)) rider->OnLanded(why);
+  if (flight != nullptr && env_.flights.Leave(flight, rider)) {
+    rider->OnLanded(why, Duration{0});
+  }
 }
 
-Task<Result<Tensors>> Request::RunShared(PlannedGraphPtr graph, Tensors inputs) {
+Task<Result<Tensors>> Request::RunShared(PlannedGraphPtr graph, Tensors inputs, int depth) {
   for (;;) {
     FlightAwaiter awaiter(*this, *graph, inputs);
     const TimePoint from = TraceFrom();
     co_await awaiter;
     if (awaiter.leads) {
-      Result<Tensors> outputs = co_await RunGraph(graph, inputs, 0);
-      EndLeading();
-      env_.flights.Land(awaiter.flight, outputs);
+      const Duration before = spent_;
+      Result<Tensors> outputs = co_await RunGraph(graph, inputs, depth);
+      EndLeading(awaiter.number);
+      env_.flights.Land(awaiter.flight, outputs, spent_ - before);
       co_return outputs;
     }
+    spent_ += awaiter.took;
     TraceSpan(TraceKind::kJoin, graph->options.name, "", from);
     const StatusCode code = awaiter.outputs.status().code();
     // The leader gave up for reasons of its own: that is no answer to anybody else.
@@ -206,12 +227,13 @@ Task<Result<Tensors>> Request::RunReused(PlannedGraphPtr graph, Tensors inputs) 
   co_return outputs;
 }
 
-Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs) {
+Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs, int depth) {
   std::vector<Tensors> made(path->calls.size());
   const auto value = [&](const PathValue& from) -> Result<Tensor> {
     if (from.from == PathValue::From::kConstant) return from.constant->Plain();
     return from.from == PathValue::From::kInput ? inputs[from.index] : made[from.call][from.index];
   };
+  const RunCall* const outside = call_;
   for (size_t i = 0; i < path->calls.size(); ++i) {
     const Status alive = CheckAlive();
     if (!alive.ok()) co_return alive;
@@ -222,16 +244,20 @@ Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs) {
       if (!argument.ok()) co_return argument.status();
       arguments.push_back(std::move(*argument));
     }
-    left_ = {path->After(i), spent_};
+    if (depth == 0) left_ = {path->After(i), spent_};  // in a body it is part of what is left
     const Duration before = spent_;
+    call_ = &call;
     Result<Tensors> outputs = Tensors();
-    if (call.deterministic) {
+    if (call.deterministic && depth == 0) {
       outputs = co_await RunReused(call.graph, std::move(arguments));
+    } else if (call.deterministic && call.shared) {
+      outputs = co_await RunShared(call.graph, std::move(arguments), depth);
     } else {
-      outputs = co_await RunGraph(call.graph, std::move(arguments), 0);
+      outputs = co_await RunGraph(call.graph, std::move(arguments), depth);
     }
+    call_ = outside;
     if (!outputs.ok()) co_return outputs.status();
-    if (spent_ > before) path->Learn(i, spent_ - before);  // who rode along spent nothing
+    if (spent_ > before) path->Learn(i, spent_ - before);  // kept results took nothing
     made[i] = std::move(*outputs);
     for (const uint32_t read : call.drops) made[read].clear();
   }
@@ -242,6 +268,15 @@ Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs) {
     outputs.push_back(std::move(*output));
   }
   co_return outputs;
+}
+
+Task<Result<Tensors>> Request::RunBody(PlannedGraphPtr body, Tensors inputs, int depth) {
+  if (call_ != nullptr) {
+    for (const auto& [source, path] : call_->bodies) {
+      if (source == body->source.get()) return RunPath(path, std::move(inputs), depth);
+    }
+  }
+  return RunGraph(std::move(body), std::move(inputs), depth);
 }
 
 }  // namespace plexus

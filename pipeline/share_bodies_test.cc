@@ -1,0 +1,337 @@
+// What requests of different pipelines share inside their fan-outs, branches and loops.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include "pipeline/graph_maker.h"
+#include "pipeline/pipeline_file.h"
+#include "pipeline/runtime.h"
+#include "pipeline/test_blocker.h"
+
+namespace plexus {
+namespace {
+
+constexpr int64_t kWidth = 128, kRows = 6;
+
+// x: f32[1,128] to f32[1,128], too much for the host; by name other weights, or random.
+Result<GraphPtr> Lookup(const std::string& name) {
+  GraphMaker g;
+  std::vector<float> weights(kWidth * kWidth);
+  for (size_t k = 0; k < weights.size(); ++k) {
+    weights[k] = 0.1f * std::sin(static_cast<float>(k) * static_cast<float>(name.back()));
+  }
+  ValueId y = g.In("x", {1, kWidth});
+  if (name == "noise") y = g.Op("Add", {y, g.Op("RandomUniformLike", {y})});
+  g.Out(g.Op("MatMul", {y, g.Const(Floats({kWidth, kWidth}, weights))}));
+  g.graph.value(g.graph.outputs()[0]).name = "y";
+  return g.Done();
+}
+
+// Which of a row's values go on depends on them, so that a fan-out cannot run as one graph.
+constexpr char kKeep[] = R"(
+      - {name: flat, op: reshape, input: stem, shape: [-1]}
+      - {name: mark, op: compare, input: flat, is: greater, to: -1000}
+      - {name: kept, op: filter, inputs: [flat, mark]}
+      - {name: again, op: reshape, input: kept, shape: [1, 128]}
+)";
+
+// A row each: `stem`, and `head` behind it.
+std::string FanOut(const std::string& stem, const std::string& head) {
+  return "name: p\n"
+         "inputs: [{name: rows, dtype: FP32, shape: [-1, 128]}]\n"
+         "stages:\n"
+         "  - name: each\n"
+         "    foreach: rows\n"
+         "    as: row\n"
+         "    concurrency: 4\n"
+         "    stages:\n"
+         "      - {name: stem, model: " +
+         stem + ", input: row}" + kKeep + "      - {name: y, model: " + head +
+         ", input: again}\n"
+         "    outputs: [y]\n"
+         "outputs: [{name: y, from: each.y}]\n";
+}
+
+// The same in a branch that a row takes when it begins with more than 0.
+std::string Branches(const std::string& head) {
+  return "name: p\n"
+         "inputs: [{name: rows, dtype: FP32, shape: [-1, 128]}]\n"
+         "stages:\n"
+         "  - name: each\n"
+         "    foreach: rows\n"
+         "    as: row\n"
+         "    concurrency: 4\n"
+         "    stages:\n"
+         "      - {name: first, op: slice, input: row, axis: 1, end: 1}\n"
+         "      - {name: positive, op: compare, input: first, is: greater, to: 0}\n"
+         "      - name: y\n"
+         "        when: positive\n"
+         "        then:\n"
+         "          stages:\n"
+         "            - {name: stem, model: stem, input: row}\n"
+         "            - {name: head, model: " +
+         head +
+         ", input: stem}\n"
+         "          outputs: [{name: y, from: head}]\n"
+         "        else: {outputs: [{name: y, from: row}]}\n"
+         "    outputs: [{name: y, from: y.y}]\n"
+         "outputs: [{name: y, from: each.y}]\n";
+}
+
+class ShareBodiesTest : public ::testing::Test {
+ protected:
+  ShareBodiesTest() { Make({}); }
+  void Make(RuntimeOptions options) {
+    options.threads = 1;
+    options.batching = "none";
+    runtime_ = Runtime::Create(options).value();
+  }
+  // Loaded, and run once so that all is compiled.
+  ExecutablePtr Load(const std::string& name, const std::string& yaml) {
+    const auto file = ParsePipeline(yaml, "p.yaml", "/", Lookup);
+    EXPECT_TRUE(file.ok()) << file.status().ToString();
+    ExecutablePtr loaded = runtime_->Load(name, file->graph, {}).value();
+    return loaded;
+  }
+  void WaitForPaths(size_t paths) {
+    while (runtime_->sharing_stats().paths != paths) std::this_thread::yield();
+  }
+  static Tensor Rows(float seed) {
+    std::vector<float> values(kRows * kWidth);
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = 1.1f + std::cos(seed + static_cast<float>(i));
+    }
+    return Floats({kRows, kWidth}, values);
+  }
+  struct Started {
+    std::shared_ptr<CancelToken> token;
+    std::future<RunResult> result;
+  };
+  Started Start(const ExecutablePtr& executable, const Tensor& rows,
+                const RequestAttributes& attributes = {}) {
+    auto promise = std::make_shared<std::promise<RunResult>>();
+    Started started{nullptr, promise->get_future()};
+    started.token = runtime_->Start(executable, {rows}, attributes, [promise](RunResult result) {
+      promise->set_value(std::move(result));
+    });
+    return started;
+  }
+  Tensor Alone(const ExecutablePtr& executable, const Tensor& rows) {
+    const RunResult result = runtime_->Run(executable, {rows});
+    EXPECT_TRUE(result.status.ok()) << result.status.ToString();
+    return result.status.ok() ? result.outputs[0] : Tensor();
+  }
+  void ExpectOutput(Started& started, const Tensor& expected) {
+    const RunResult result = started.result.get();
+    ASSERT_TRUE(result.status.ok()) << result.status.ToString();
+    EXPECT_TRUE(TensorsEqual(result.outputs[0], expected));
+  }
+  uint64_t Submitted() { return runtime_->dispatcher().stats().jobs_submitted; }
+  uint64_t Joined() { return runtime_->sharing_stats().joined; }
+  // Both with the device held, until no more jobs come.
+  void StartBoth(const ExecutablePtr& a, const ExecutablePtr& b, const Tensor& rows_a,
+                 const Tensor& rows_b, uint64_t jobs) {
+    Blocker blocker(runtime_->dispatcher());
+    const uint64_t before = Submitted();
+    first_ = Start(a, rows_a);
+    second_ = Start(b, rows_b);
+    while (Submitted() - before < jobs) std::this_thread::yield();
+  }
+
+  std::unique_ptr<Runtime> runtime_;
+  Started first_, second_;
+};
+
+TEST_F(ShareBodiesTest, ElementsUnderWayAreDoneOnceAcrossPipelines) {
+  const ExecutablePtr a = Load("a", FanOut("stem", "head_a"));
+  const ExecutablePtr b = Load("b", FanOut("stem", "head_b"));
+  WaitForPaths(2);
+  const Tensor out_a = Alone(a, Rows(1)), out_b = Alone(b, Rows(1));
+  ASSERT_FALSE(TensorsEqual(out_a, out_b));
+  const uint64_t joined = Joined(), submitted = Submitted();
+  StartBoth(a, b, Rows(1), Rows(1), 4);
+  ExpectOutput(first_, out_a);
+  ExpectOutput(second_, out_b);
+  EXPECT_GE(Joined() - joined, 4u) << "what stood beside the blocker, at least";
+  EXPECT_LE(Submitted() - submitted - 1, 3 * kRows + (kRows - 4)) << "a stem and two heads each";
+}
+
+TEST_F(ShareBodiesTest, OutputsAreThoseOfARuntimeThatSharesNothing) {
+  const std::string yamls[] = {FanOut("stem", "head_a"), FanOut("stem", "head_b"),
+                               FanOut("other", "head_b"), Branches("head_a"), Branches("head_b")};
+  std::vector<Tensor> expected;
+  RuntimeOptions unshared;
+  unshared.share_work = false;
+  Make(unshared);
+  for (const std::string& yaml : yamls) expected.push_back(Alone(Load("p", yaml), Rows(2)));
+  Make({});
+  std::vector<ExecutablePtr> loaded;
+  for (const std::string& yaml : yamls) {
+    loaded.push_back(Load("p" + std::to_string(loaded.size()), yaml));
+  }
+  WaitForPaths(5);
+  for (int round = 0; round < 3; ++round) {
+    std::vector<Started> started;
+    for (const ExecutablePtr& each : loaded) started.push_back(Start(each, Rows(2)));
+    for (size_t i = 0; i < started.size(); ++i) ExpectOutput(started[i], expected[i]);
+  }
+}
+
+TEST_F(ShareBodiesTest, BranchesInsideElementsShareTheirWork) {
+  const ExecutablePtr a = Load("a", Branches("head_a")), b = Load("b", Branches("head_b"));
+  WaitForPaths(2);
+  const Tensor out_a = Alone(a, Rows(1)), out_b = Alone(b, Rows(1));
+  const uint64_t joined = Joined();
+  StartBoth(a, b, Rows(1), Rows(1), 4);
+  ExpectOutput(first_, out_a);
+  ExpectOutput(second_, out_b);
+  EXPECT_GE(Joined() - joined, 4u);
+}
+
+TEST_F(ShareBodiesTest, OtherRowsAreEachTheirOwn) {
+  const ExecutablePtr a = Load("a", FanOut("stem", "head_a"));
+  const ExecutablePtr b = Load("b", FanOut("stem", "head_b"));
+  WaitForPaths(2);
+  const Tensor out_a = Alone(a, Rows(1)), out_b = Alone(b, Rows(2));
+  StartBoth(a, b, Rows(1), Rows(2), 8);
+  ExpectOutput(first_, out_a);
+  ExpectOutput(second_, out_b);
+  EXPECT_EQ(Joined(), 0u);
+}
+
+TEST_F(ShareBodiesTest, TenantsShareElementsOnlyWhereTheOperatorAllowsIt) {
+  for (const bool across : {false, true}) {
+    RuntimeOptions options;
+    options.share_across_tenants = across;
+    Make(options);
+    const ExecutablePtr a = Load("a", FanOut("stem", "head_a"));
+    const ExecutablePtr b = Load("b", FanOut("stem", "head_b"));
+    WaitForPaths(2);
+    const Tensor out_a = Alone(a, Rows(1)), out_b = Alone(b, Rows(1));
+    RequestAttributes other;
+    other.tenant = TenantId(3);
+    {
+      Blocker blocker(runtime_->dispatcher());
+      const uint64_t before = Submitted();
+      first_ = Start(a, Rows(1));
+      second_ = Start(b, Rows(1), other);
+      while (Submitted() - before < (across ? 4u : 8u)) std::this_thread::yield();
+    }
+    ExpectOutput(first_, out_a);
+    ExpectOutput(second_, out_b);
+    EXPECT_EQ(Joined() > 0, across);
+  }
+}
+
+TEST_F(ShareBodiesTest, RandomWorkInsideElementsIsDoneForEach) {
+  const ExecutablePtr a = Load("a", FanOut("noise", "head_a"));
+  const ExecutablePtr b = Load("b", FanOut("noise", "head_b"));
+  WaitForPaths(2);  // the layer behind the noise is common, its inputs are not
+  Alone(a, Rows(1));
+  Alone(b, Rows(1));
+  StartBoth(a, b, Rows(1), Rows(1), 8);
+  EXPECT_TRUE(first_.result.get().status.ok());
+  EXPECT_TRUE(second_.result.get().status.ok());
+  EXPECT_EQ(Joined(), 0u);
+}
+
+TEST_F(ShareBodiesTest, ALeaderThatGivesUpTakesNoElementWithIt) {
+  const ExecutablePtr a = Load("a", FanOut("stem", "head_a"));
+  const ExecutablePtr b = Load("b", FanOut("stem", "head_b"));
+  WaitForPaths(2);
+  Alone(a, Rows(1));
+  const Tensor out_b = Alone(b, Rows(1));
+  {
+    Blocker blocker(runtime_->dispatcher());
+    const uint64_t before = Joined();
+    first_ = Start(a, Rows(1));
+    second_ = Start(b, Rows(1));
+    while (Joined() - before < 4) std::this_thread::yield();
+    first_.token->Cancel(CancelledError("the client went away"));
+  }
+  EXPECT_EQ(first_.result.get().status.code(), StatusCode::kCancelled);
+  ExpectOutput(second_, out_b);
+}
+
+TEST_F(ShareBodiesTest, ARiderThatGivesUpGoesAtOnceAndAlone) {
+  const ExecutablePtr a = Load("a", FanOut("stem", "head_a"));
+  const ExecutablePtr b = Load("b", FanOut("stem", "head_b"));
+  WaitForPaths(2);
+  const Tensor out_a = Alone(a, Rows(1));
+  Alone(b, Rows(1));
+  {
+    Blocker blocker(runtime_->dispatcher());
+    const uint64_t before = Joined();
+    first_ = Start(a, Rows(1));
+    second_ = Start(b, Rows(1));
+    while (Joined() - before < 4) std::this_thread::yield();
+    second_.token->Cancel(CancelledError("the client went away"));
+    EXPECT_EQ(second_.result.get().status.code(), StatusCode::kCancelled) << "the device is held";
+  }
+  ExpectOutput(first_, out_a);
+}
+
+TEST_F(ShareBodiesTest, UnloadingOneLeavesTheOtherAsItWas) {
+  ExecutablePtr a = Load("a", FanOut("stem", "head_a"));
+  const ExecutablePtr b = Load("b", FanOut("stem", "head_b"));
+  WaitForPaths(2);
+  Alone(a, Rows(1));
+  const Tensor out_b = Alone(b, Rows(1));
+  Started running = Start(a, Rows(1));
+  a.reset();
+  EXPECT_TRUE(running.result.get().status.ok());
+  WaitForPaths(0);
+  EXPECT_TRUE(TensorsEqual(Alone(b, Rows(1)), out_b));
+  const ExecutablePtr c = Load("c", FanOut("stem", "head_c"));
+  WaitForPaths(2);
+  EXPECT_TRUE(TensorsEqual(Alone(b, Rows(1)), out_b));
+}
+
+TEST_F(ShareBodiesTest, WhoWaitsForAnElementMakesItUrgent) {
+  RuntimeOptions options;
+  options.policy = "edf";
+  Make(options);
+  const ExecutablePtr a = Load("a", FanOut("stem", "head_a"));
+  const ExecutablePtr b = Load("b", FanOut("stem", "head_b"));
+  const ExecutablePtr other = Load("other", FanOut("other", "head_o"));
+  WaitForPaths(2);
+  for (const ExecutablePtr& each : {a, b, other}) Alone(each, Rows(1));
+  std::mutex mutex;
+  std::vector<std::string> order;
+  std::vector<std::future<void>> ended;
+  const TimePoint now = runtime_->clock().Now();
+  const auto start = [&](const std::string& name, const ExecutablePtr& executable,
+                         int64_t seconds) {
+    auto promise = std::make_shared<std::promise<void>>();
+    ended.push_back(promise->get_future());
+    RequestAttributes attributes;
+    attributes.deadline = now + std::chrono::seconds(seconds);
+    runtime_->Start(executable, {Rows(1)}, attributes, [&, name, promise](RunResult result) {
+      EXPECT_TRUE(result.status.ok()) << result.status.ToString();
+      {
+        std::lock_guard lock(mutex);
+        order.push_back(name);
+      }
+      promise->set_value();
+    });
+  };
+  {
+    Blocker blocker(runtime_->dispatcher());
+    const uint64_t before = Joined(), submitted = Submitted();
+    start("leader", a, 500);
+    while (Submitted() - submitted < 4) std::this_thread::yield();
+    start("other", other, 200);
+    while (Submitted() - submitted < 8) std::this_thread::yield();
+    start("rider", b, 50);
+    while (Joined() - before < 4) std::this_thread::yield();
+    EXPECT_GE(runtime_->sharing_stats().raised, 4u);
+  }
+  for (std::future<void>& each : ended) each.get();
+  EXPECT_EQ(order[0], "rider");
+}
+
+}  // namespace
+}  // namespace plexus
