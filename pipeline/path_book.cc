@@ -82,6 +82,21 @@ Duration RunPath::Total() const {
   return NanosecondsOf(all);
 }
 
+bool RunPath::IsWorthJoining(size_t call) const {
+  constexpr double kWorthJoiningNs = 10'000;
+  return times_[call]->samples() == 0 || times_[call]->mean_ns() >= kWorthJoiningNs;
+}
+
+bool RunPath::IsWorthJoining() const {
+  for (size_t i = 0; i < calls.size(); ++i) {
+    if (calls[i].shared && IsWorthJoining(i)) return true;
+    for (const auto& [source, body] : calls[i].bodies) {
+      if (body->IsWorthJoining()) return true;
+    }
+  }
+  return false;
+}
+
 void RunPath::KeepTrials(const RunPathPtr& before) const {
   if (before == nullptr || before->calls.size() != calls.size()) return;
   for (size_t i = 0; i < calls.size(); ++i) {

@@ -53,6 +53,10 @@ class RunPath {
   double BatchedPart() const;
   // Of all calls; 0 as long as one is not learned.
   Duration Total() const;
+  // Of a body's call: it takes longer than to ask whether somebody is at it. And of a body: one of
+  // its shared calls does, or of the bodies inside.
+  bool IsWorthJoining(size_t call) const;
+  bool IsWorthJoining() const;
 
  private:
   friend class PathBook;

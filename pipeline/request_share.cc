@@ -250,7 +250,7 @@ Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs, int dept
     Result<Tensors> outputs = Tensors();
     if (call.deterministic && depth == 0) {
       outputs = co_await RunReused(call.graph, std::move(arguments));
-    } else if (call.deterministic && call.shared) {
+    } else if (call.shared && path->IsWorthJoining(i)) {
       outputs = co_await RunShared(call.graph, std::move(arguments), depth);
     } else {
       outputs = co_await RunGraph(call.graph, std::move(arguments), depth);
@@ -273,7 +273,9 @@ Task<Result<Tensors>> Request::RunPath(RunPathPtr path, Tensors inputs, int dept
 Task<Result<Tensors>> Request::RunBody(PlannedGraphPtr body, Tensors inputs, int depth) {
   if (call_ != nullptr) {
     for (const auto& [source, path] : call_->bodies) {
-      if (source == body->source.get()) return RunPath(path, std::move(inputs), depth);
+      if (source == body->source.get() && path->IsWorthJoining()) {
+        return RunPath(path, std::move(inputs), depth);
+      }
     }
   }
   return RunGraph(std::move(body), std::move(inputs), depth);

@@ -14,14 +14,17 @@
 namespace plexus {
 namespace {
 
-constexpr int64_t kWidth = 128, kRows = 6;
+constexpr int64_t kWidth = 1024, kRows = 6;
 
-// x: f32[1,128] to f32[1,128], too much for the host; by name other weights, or random.
+// x: f32[1,1024] to f32[1,1024], which takes longer than to look for company; by name other
+// weights, or random.
 Result<GraphPtr> Lookup(const std::string& name) {
   GraphMaker g;
   std::vector<float> weights(kWidth * kWidth);
-  for (size_t k = 0; k < weights.size(); ++k) {
-    weights[k] = 0.1f * std::sin(static_cast<float>(k) * static_cast<float>(name.back()));
+  uint32_t state = static_cast<uint32_t>(name.back());
+  for (float& weight : weights) {
+    state = state * 1664525 + 1013904223;
+    weight = static_cast<float>(state >> 16) / 65536.0f - 0.5f;
   }
   ValueId y = g.In("x", {1, kWidth});
   if (name == "noise") y = g.Op("Add", {y, g.Op("RandomUniformLike", {y})});
@@ -33,15 +36,15 @@ Result<GraphPtr> Lookup(const std::string& name) {
 // Which of a row's values go on depends on them, so that a fan-out cannot run as one graph.
 constexpr char kKeep[] = R"(
       - {name: flat, op: reshape, input: stem, shape: [-1]}
-      - {name: mark, op: compare, input: flat, is: greater, to: -1000}
+      - {name: mark, op: compare, input: flat, is: greater, to: -1000000}
       - {name: kept, op: filter, inputs: [flat, mark]}
-      - {name: again, op: reshape, input: kept, shape: [1, 128]}
+      - {name: again, op: reshape, input: kept, shape: [1, 1024]}
 )";
 
 // A row each: `stem`, and `head` behind it.
 std::string FanOut(const std::string& stem, const std::string& head) {
   return "name: p\n"
-         "inputs: [{name: rows, dtype: FP32, shape: [-1, 128]}]\n"
+         "inputs: [{name: rows, dtype: FP32, shape: [-1, 1024]}]\n"
          "stages:\n"
          "  - name: each\n"
          "    foreach: rows\n"
@@ -58,7 +61,7 @@ std::string FanOut(const std::string& stem, const std::string& head) {
 // The same in a branch that a row takes when it begins with more than 0.
 std::string Branches(const std::string& head) {
   return "name: p\n"
-         "inputs: [{name: rows, dtype: FP32, shape: [-1, 128]}]\n"
+         "inputs: [{name: rows, dtype: FP32, shape: [-1, 1024]}]\n"
          "stages:\n"
          "  - name: each\n"
          "    foreach: rows\n"
