@@ -292,7 +292,7 @@ class ServedTest(unittest.TestCase):
         self.assertEqual(status, 200, str(answer)[:300])
         mean, box = answer["outputs"]
         self.assertEqual((mean["shape"], box["shape"]), ([3200], [3200, 4, 2]))
-        self.assertGreater(min(mean["data"]), 0.3)
+        self.assertGreater(min(mean["data"]), 0.1, "each shows its spot")
         # The picture, its planes, and what a few boxes need at a time.
         self.assertLess(self.peak_bytes() - before, 256 << 20)
 

@@ -108,108 +108,6 @@ void RunPath::KeepTrials(const RunPathPtr& before) const {
 
 // --- PathBook
 
-namespace {
-std::string NameOf(uint64_t graph_id) { return std::to_string(graph_id); }
-}  // namespace
-
-PathBook::PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
-                   std::function<void(uint64_t graph_id)> drop)
-    : times_(std::move(times)),
-      refresh_(std::move(refresh)),
-      drop_(std::move(drop)),
-      evaluator_(ReferenceEvaluator::Get()) {}
-
-void PathBook::Add(const PlannedGraphPtr& planned) {
-  {
-    std::lock_guard lock(mutex_);
-    added_.push_back(planned);
-    if (std::exchange(asked_, true)) return;
-  }
-  refresh_();
-}
-
-void PathBook::Remove(uint64_t graph_id) {
-  {
-    std::lock_guard lock(mutex_);
-    removed_.push_back(graph_id);
-    if (std::exchange(asked_, true)) return;
-  }
-  refresh_();
-}
-
-void PathBook::Refresh() {
-  std::lock_guard refreshing(refreshing_);
-  std::vector<PlannedGraphPtr> added;
-  std::vector<uint64_t> removed;
-  {
-    std::lock_guard lock(mutex_);
-    asked_ = false;
-    added.swap(added_);
-    removed.swap(removed_);
-  }
-  // What came and went between two cuts was never there.
-  std::erase_if(added, [&](const PlannedGraphPtr& planned) {
-    return std::find(removed.begin(), removed.end(), planned->id) != removed.end();
-  });
-  for (const PlannedGraphPtr& planned : added) cut_[planned->id] = planned->options.name;
-  std::vector<std::string> gone;
-  for (const uint64_t id : removed) {
-    if (cut_.erase(id) > 0) gone.push_back(NameOf(id));
-  }
-  std::map<Precision, std::vector<PathFinder::Load>> loads;
-  for (const PlannedGraphPtr& planned : added) {
-    finders_.try_emplace(planned->options.precision, PathOptions{&evaluator_});
-    loads[planned->options.precision].push_back(
-        {NameOf(planned->id), GraphPtr(planned, &planned->graph)});
-  }
-  Paths paths;
-  for (auto& [precision, finder] : finders_) {
-    const PathMapPtr map =
-        FollowBodies(precision, finder.Update(std::move(loads[precision]), gone));
-    Cut(this, precision, *map).Run(&paths);
-  }
-  std::erase_if(segments_, [](const auto& entry) { return entry.second.graph.expired(); });
-  std::lock_guard lock(mutex_);
-  paths_.swap(paths);
-}
-
-PathMapPtr PathBook::FollowBodies(Precision precision, PathMapPtr map) {
-  // A body's own segments may hold bodies, too.
-  for (int depth = 0; depth < kMaxBodyDepth; ++depth) {
-    std::map<const Graph*, GraphPtr> found;
-    for (const SegmentUse& use : map->segments) {
-      for (const GraphPtr& body : StageBodies(*use.segment->graph)) found[body.get()] = body;
-    }
-    std::vector<std::string> gone;
-    std::erase_if(bodies_, [&](const auto& entry) {
-      const auto& [key, body] = entry;
-      if (key.first != precision || found.erase(key.second) > 0) return false;
-      gone.push_back(body.name);
-      return true;
-    });
-    if (found.empty() && gone.empty()) break;
-    std::vector<PathFinder::Load> loads;
-    for (auto& [key, graph] : found) {
-      const std::string name = "body " + std::to_string(next_body_++);
-      loads.push_back({name, std::make_shared<const Graph>(WithCapturesAsInputs(*graph))});
-      bodies_[{precision, key}] = {graph, name, nullptr};
-    }
-    map = finders_.at(precision).Update(std::move(loads), gone);
-  }
-  return map;
-}
-
-RunPathPtr PathBook::Find(uint64_t graph_id) const {
-  std::lock_guard lock(mutex_);
-  const auto it = paths_.find(graph_id);
-  return it != paths_.end() ? it->second : nullptr;
-}
-
-size_t PathBook::num_paths() const {
-  std::lock_guard lock(mutex_);
-  return paths_.size();
-}
-
 // What runs after one cut: a path for each executable that has something in common with another,
 // and for the bodies in it that have.
 class PathBook::Cut {
@@ -333,6 +231,108 @@ class PathBook::Cut {
   std::unordered_map<const Segment*, Users> users_;
   std::map<std::string, RunPathPtr> made_;  // of bodies
 };
+
+namespace {
+std::string NameOf(uint64_t graph_id) { return std::to_string(graph_id); }
+}  // namespace
+
+PathBook::PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
+                   std::function<void(uint64_t graph_id)> drop)
+    : times_(std::move(times)),
+      refresh_(std::move(refresh)),
+      drop_(std::move(drop)),
+      evaluator_(ReferenceEvaluator::Get()) {}
+
+void PathBook::Add(const PlannedGraphPtr& planned) {
+  {
+    std::lock_guard lock(mutex_);
+    added_.push_back(planned);
+    if (std::exchange(asked_, true)) return;
+  }
+  refresh_();
+}
+
+void PathBook::Remove(uint64_t graph_id) {
+  {
+    std::lock_guard lock(mutex_);
+    removed_.push_back(graph_id);
+    if (std::exchange(asked_, true)) return;
+  }
+  refresh_();
+}
+
+void PathBook::Refresh() {
+  std::lock_guard refreshing(refreshing_);
+  std::vector<PlannedGraphPtr> added;
+  std::vector<uint64_t> removed;
+  {
+    std::lock_guard lock(mutex_);
+    asked_ = false;
+    added.swap(added_);
+    removed.swap(removed_);
+  }
+  // What came and went between two cuts was never there.
+  std::erase_if(added, [&](const PlannedGraphPtr& planned) {
+    return std::find(removed.begin(), removed.end(), planned->id) != removed.end();
+  });
+  for (const PlannedGraphPtr& planned : added) cut_[planned->id] = planned->options.name;
+  std::vector<std::string> gone;
+  for (const uint64_t id : removed) {
+    if (cut_.erase(id) > 0) gone.push_back(NameOf(id));
+  }
+  std::map<Precision, std::vector<PathFinder::Load>> loads;
+  for (const PlannedGraphPtr& planned : added) {
+    finders_.try_emplace(planned->options.precision, PathOptions{&evaluator_});
+    loads[planned->options.precision].push_back(
+        {NameOf(planned->id), GraphPtr(planned, &planned->graph)});
+  }
+  Paths paths;
+  for (auto& [precision, finder] : finders_) {
+    const PathMapPtr map =
+        FollowBodies(precision, finder.Update(std::move(loads[precision]), gone));
+    Cut(this, precision, *map).Run(&paths);
+  }
+  std::erase_if(segments_, [](const auto& entry) { return entry.second.graph.expired(); });
+  std::lock_guard lock(mutex_);
+  paths_.swap(paths);
+}
+
+PathMapPtr PathBook::FollowBodies(Precision precision, PathMapPtr map) {
+  // A body's own segments may hold bodies, too.
+  for (int depth = 0; depth < kMaxBodyDepth; ++depth) {
+    std::map<const Graph*, GraphPtr> found;
+    for (const SegmentUse& use : map->segments) {
+      for (const GraphPtr& body : StageBodies(*use.segment->graph)) found[body.get()] = body;
+    }
+    std::vector<std::string> gone;
+    std::erase_if(bodies_, [&](const auto& entry) {
+      const auto& [key, body] = entry;
+      if (key.first != precision || found.erase(key.second) > 0) return false;
+      gone.push_back(body.name);
+      return true;
+    });
+    if (found.empty() && gone.empty()) break;
+    std::vector<PathFinder::Load> loads;
+    for (auto& [key, graph] : found) {
+      const std::string name = "body " + std::to_string(next_body_++);
+      loads.push_back({name, std::make_shared<const Graph>(WithCapturesAsInputs(*graph))});
+      bodies_[{precision, key}] = {graph, name, nullptr};
+    }
+    map = finders_.at(precision).Update(std::move(loads), gone);
+  }
+  return map;
+}
+
+RunPathPtr PathBook::Find(uint64_t graph_id) const {
+  std::lock_guard lock(mutex_);
+  const auto it = paths_.find(graph_id);
+  return it != paths_.end() ? it->second : nullptr;
+}
+
+size_t PathBook::num_paths() const {
+  std::lock_guard lock(mutex_);
+  return paths_.size();
+}
 
 PathBook::Ready PathBook::MakeReady(Precision precision, const SegmentPtr& segment,
                                     const std::string& first_user) {

@@ -207,7 +207,7 @@ class Request : public CancelToken,
     TenantId tenant;  // beside its own
   };
   std::vector<Payer> payers_;
-  std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;  // may have landed
+  std::pair<FlightTable::FlightPtr, FlightRider*> boarded_;                     // may have landed
   std::pair<std::shared_ptr<PlanBatcher>, std::shared_ptr<BatchRide>> riding_;  // may have ended
 
   // Hand-over from OnJobDone to the coroutine that waits for it.
