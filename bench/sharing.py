@@ -26,12 +26,15 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def measure(servers: list, names: list, mode: str, rounds: int, bodies: list) -> dict:
+def measure(
+    servers: list, names: list, mode: str, rounds: int, bodies: list, in_flight: int = 1
+) -> dict:
     """Answers to all pipelines per round. `servers` has one for each pipeline, perhaps the same;
-    `bodies` one per round, in mode distinct one per round and pipeline."""
+    `bodies` one per round, in mode distinct one per round and pipeline; `in_flight`: rounds under
+    way at a time."""
     count = len(names)
     asked = [",".join(names)] if mode == "group" else names
-    crew = Crew(servers[: len(asked)], asked)
+    crew = Crew(servers[: len(asked)], asked, in_flight)
     if mode == "distinct":
         rows = [bodies[i * count : (i + 1) * count] for i in range(rounds)]
     else:
@@ -119,12 +122,14 @@ def memory_of(repositories: Repositories, names: list, body: tuple) -> dict:
     }
 
 
-def compare(systems: dict, names: list, repeats: int, rounds: int, bodies_of):
+def compare(
+    systems: dict, names: list, repeats: int, rounds: int, bodies_of, modes=MODES, in_flight=1
+):
     """Measures every system in every mode, `shared` first in one repeat and last in the next.
 
     `systems`: for each its servers, one per pipeline; `bodies_of(count, rng)` makes inputs that no
     two requests share. Gives (mode → system → measurements, whether all outputs were equal)."""
-    found = {mode: {system: [] for system in systems} for mode in MODES}
+    found = {mode: {system: [] for system in systems} for mode in modes}
     same = True
     for system, servers in systems.items():
         warm = bodies_of(3 * len(names), np.random.default_rng(0))
@@ -132,7 +137,7 @@ def compare(systems: dict, names: list, repeats: int, rounds: int, bodies_of):
         if system == "shared":
             measure(servers, names, "group", 3, warm)
     for repeat in range(repeats):
-        for mode in MODES:
+        for mode in modes:
             outputs = {}
             order = list(systems) if repeat % 2 == 0 else list(systems)[::-1]
             count = rounds * (len(names) if mode == "distinct" else 1)
@@ -140,7 +145,7 @@ def compare(systems: dict, names: list, repeats: int, rounds: int, bodies_of):
                 # Without sharing several pipelines are several requests, however they are asked.
                 how = "separate" if mode == "group" and system != "shared" else mode
                 bodies = bodies_of(count, np.random.default_rng(repeat + 1))
-                got = measure(systems[system], names, how, rounds, bodies)
+                got = measure(systems[system], names, how, rounds, bodies, in_flight)
                 outputs[system] = got.pop("outputs")
                 found[mode][system].append(got)
             same = same and all(equal(outputs["shared"], other) for other in outputs.values())
