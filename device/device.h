@@ -76,13 +76,16 @@ struct Launch {
   UnitId unit;  // valid iff DeviceInfo::unit_addressed
 };
 
-// kFault and the last kBlocksFinished end a launch: nothing of it runs any more. A device that
-// reports a launch in parts (blocks < num_blocks) reports each part once.
+// kFault and the last kBlocksFinished end a launch: nothing of it runs any more. A device may
+// report a launch in parts (blocks < num_blocks). It numbers them, so that one that comes twice is
+// not taken for new blocks. On the way they may overtake each other, by no more than ReportWindow
+// (sched/report_window.h) tells apart.
 struct DeviceEvent {
   enum class Kind : uint8_t { kBlocksStarted, kBlocksFinished, kCopyFinished, kFault, kDeviceLost };
   Kind kind = Kind::kBlocksFinished;
   LaunchId launch;
   uint32_t blocks = 0;      // how many of the launch's blocks (all so far unreported, for a CPU)
+  uint32_t number = 0;      // of the launch's reports of this kind, counted from 0
   TimePoint at{};           // when it happened, on the device's clock
   Duration device_time{0};  // summed over the blocks; 0 where the device cannot tell
   Status status;            // kFault, kDeviceLost: why

@@ -21,8 +21,8 @@ std::optional<JobBuffers> Dispatcher::Withdraw(JobId job) { return core_->Withdr
 Result<JobId> Dispatcher::Replace(std::span<const JobId> places, JobSpec spec) {
   return core_->Replace(places, std::move(spec));
 }
-size_t Dispatcher::CancelTenant(TenantId tenant, Status why) {
-  return core_->CancelTenant(tenant, why);
+size_t Dispatcher::RemoveTenant(TenantId tenant, Status why) {
+  return core_->RemoveTenant(tenant, why);
 }
 TimePoint Dispatcher::Pump(TimePoint now) { return core_->Pump(now); }
 void Dispatcher::OnEvent(const DeviceEvent& event) { core_->OnEvent(event); }
@@ -35,6 +35,7 @@ Status Dispatcher::SetTenantWeight(TenantId tenant, double weight) {
 }
 TenantStats Dispatcher::tenant_stats(TenantId tenant) const { return core_->tenant_stats(tenant); }
 DispatcherStats Dispatcher::stats() const { return core_->stats(); }
+uint16_t Dispatcher::trace_device() const { return core_->trace_device(); }
 Duration Dispatcher::ExpectedTime(const Program& program, uint32_t rows) const {
   return core_->ExpectedTime(program, rows);
 }
@@ -313,18 +314,28 @@ Dispatcher::Core::Withdrawn Dispatcher::Core::TakeBack(JobRecord& job) {
   return withdrawn;
 }
 
-size_t Dispatcher::Core::CancelTenant(TenantId tenant, const Status& why) {
-  size_t cancelled = 0;
+size_t Dispatcher::Core::RemoveTenant(TenantId tenant, const Status& why) {
+  size_t ended = 0;
   Enter();
+  if (!tenant.valid() || tenant.value() >= tenants_.size()) {
+    Leave();
+    return 0;
+  }
   jobs_.ForEachLive([&](JobRecord& job) {
-    if (job.view.tenant != tenant || job.dying) return;
-    ++cancelled;
+    if (job.place != nullptr) return;  // those who hold it take it back
+    bool others = false, own = false;
+    ForEachPayer(job,
+                 [&](uint32_t payer, double) { (payer == tenant.value() ? own : others) = true; });
+    if (!own || others || job.dying) return;
+    ++ended;
     job.cancelled = true;
     Kill(job, why.ok() ? CancelledError("the tenant was removed") : why);
     Settle(job);
   });
+  tenants_[tenant.value()].served_ns = 0;
+  shares_.Forget(tenant.value());
   Leave();
-  return cancelled;
+  return ended;
 }
 
 void Dispatcher::Core::Raise(JobId id, const Urgency& urgency) {

@@ -28,6 +28,9 @@ struct DispatcherOptions {
   // other. At least twice what is measured between an event and a launch's start
   // (DispatcherStats::launch_gap), and one block's time.
   Duration hardware_bound = std::chrono::microseconds(120);
+  // The hardware may let later launches pass one whose blocks find no room, again and again. One
+  // that has waited there for so long holds back all others until it has started.
+  Duration overtaken_bound = std::chrono::milliseconds(40);
   size_t max_jobs = 100'000;  // queued and running; more is kUnavailable
   // A launch not reported within this is taken for lost: its job ends kUnavailable at the next Pump
   // (the memory that the launch may still write stays put until it reports or the dispatcher goes).
@@ -97,8 +100,10 @@ class Dispatcher : public DeviceEventSink {
   // Submits the job instead of these places, which are withdrawn in the same step, in any case. It
   // stands where the first of them stood among those that the policy puts level.
   Result<JobId> Replace(std::span<const JobId> places, JobSpec spec);
-  // Cancels all jobs of the tenant; returns how many there were.
-  size_t CancelTenant(TenantId tenant, Status why);
+  // Ends the jobs that this tenant alone pays for (their listeners hear `why`; kCancelled if that
+  // is OK); those that others pay for as well go on. Its weight is 1 and its device time and
+  // deficit 0 from now on. Returns how many jobs it ended; 0 for an unknown tenant.
+  size_t RemoveTenant(TenantId tenant, Status why);
   // Orders the job by this deadline or priority instead of its own, wherever the policy then puts
   // it first. What it is charged to and when it is dropped for being late stay its own. Unknown ids
   // are ignored.
@@ -120,6 +125,8 @@ class Dispatcher : public DeviceEventSink {
   Status SetTenantWeight(TenantId tenant, double weight);
   TenantStats tenant_stats(TenantId tenant) const;  // of an unknown one: nothing
   DispatcherStats stats() const;
+  // The trace recorder's number of this device; 0 without a recorder.
+  uint16_t trace_device() const;
   // Expected time of a program with `rows`, as keys count it: on one unit of a device with
   // addressed units, alone on one that places blocks itself. Learned where it ran, else estimated.
   Duration ExpectedTime(const Program& program, uint32_t rows) const;

@@ -101,15 +101,21 @@ uint32_t Dispatcher::Core::Capacity(const Kernel& kernel) const {
   return units_ ? info_.units : std::max(1u, packed_->Capacity(kernel.resources));
 }
 
+BlockCost Dispatcher::Core::CostOf(const Kernel& kernel, const TimeEstimate& learned) const {
+  const uint32_t capacity = Capacity(kernel);
+  BlockCost cost;
+  cost.block_ns = static_cast<float>(BlockNs(kernel, learned));
+  cost.share = static_cast<float>(info_.units) / static_cast<float>(capacity);
+  cost.width = static_cast<float>(std::min(kernel.grid, capacity));
+  return cost;
+}
+
 Dispatcher::Core::Times Dispatcher::Core::TimesOf(const Program& program,
                                                   const ProgramProfile& profile) const {
-  Times times{0, 0, false};
+  Times times;
   for (size_t k = 0; k < program.kernels.size(); ++k) {
     const Kernel& kernel = program.kernels[k];
-    const uint32_t capacity = Capacity(kernel);
-    const double grid_ns = kernel.grid * BlockNs(kernel, profile.kernels[k]);
-    times.work_ns += grid_ns * info_.units / capacity;
-    times.alone_ns += grid_ns / std::min(kernel.grid, capacity);
+    times.Add(CostOf(kernel, profile.kernels[k]), kernel.grid);
     times.guessed = times.guessed || profile.kernels[k].samples() == 0;
   }
   return times;
@@ -183,20 +189,18 @@ bool Dispatcher::Core::Start(JobRecord& job) {
   cursor.kernels.assign(program.kernels.size(), KernelCursor{});
   cursor.ready.clear();
   cursor.kernels_left = static_cast<uint32_t>(program.kernels.size());
-  job.work_ns = job.alone_ns = 0;
+  Times left;
   for (uint32_t k = cursor.kernels_left; k-- > 0;) {
     const Kernel& kernel = program.kernels[k];
     KernelCursor& at = cursor.kernels[k];
     at.dependencies_left = kernel.dependencies;
     at.back = kernel.grid;
-    const uint32_t capacity = Capacity(kernel);
-    at.block_ns = static_cast<float>(BlockNs(job, k));
-    at.share = static_cast<float>(info_.units) / static_cast<float>(capacity);
-    at.width = static_cast<float>(std::min(kernel.grid, capacity));
-    job.work_ns += double{at.block_ns} * at.share * kernel.grid;
-    job.alone_ns += double{at.block_ns} / at.width * kernel.grid;
+    at.cost = CostOf(kernel, job.profile->kernels[k]);
+    left.Add(at.cost, kernel.grid);
     if (kernel.dependencies == 0) cursor.ready.push_back(k);
   }
+  job.work_ns = left.work_ns;
+  job.alone_ns = left.alone_ns;
   job.state = JobState::kStarted;
   // There may be room for the next one, too.
   if (job.holds_arena) WakeWaiter();
@@ -272,9 +276,13 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
     ++stats_.events_ignored;
     return;
   }
+  LaunchRecord& launch = launches_[slot];
+  if (!IsNew(launch, event)) {
+    ++stats_.events_ignored;
+    return;
+  }
   const bool over =
       event.kind == DeviceEvent::Kind::kFault || event.kind == DeviceEvent::Kind::kBlocksFinished;
-  LaunchRecord& launch = launches_[slot];
   if (!over) {
     if (event.kind == DeviceEvent::Kind::kBlocksStarted && !launch.lost) {
       if (!launch.started) LearnGap(event.at - launch.at);
@@ -286,20 +294,12 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
   if (launch.lost) {
     launch.done += std::min(event.blocks, launch.blocks - launch.done);
     if (event.kind != DeviceEvent::Kind::kFault && launch.done < launch.blocks) return;
-    // It came back after all: now its memory is safe, and its unit can be used.
+    // It came back after all: its unit can be used.
     if (launch.unit.valid()) blocked_.Set(launch.unit.value(), false);
-    JobRecord& job = jobs_.at(launch.job);
-    launch.job = kNone;
-    free_launches_.push_back(slot);
-    --job.in_flight;
-    if (--job.lost == 0 && job.delivered) {
-      job.context.buffers = JobBuffers{};
-      --ended_;
-      jobs_.Free(job);
-    }
+    ForgetLost(slot);
     return;
   }
-  blocked_.Set(launch.unit.valid() ? launch.unit.value() : 0, false);
+  blocked_.Set(BlockedBit(launch.unit), false);
   if (units_) {
     // A unit runs its launches in order: older ones are over, and their events got lost.
     while (units_->oldest(launch.unit) != slot) {
@@ -313,6 +313,19 @@ void Dispatcher::Core::Handle(const DeviceEvent& event) {
     }
   }
   HandleLaunchOver(slot, event);
+}
+
+// Whether this report of the launch has not come before. One with a number that the launch cannot
+// have is none of its.
+bool Dispatcher::Core::IsNew(LaunchRecord& launch, const DeviceEvent& event) {
+  switch (event.kind) {
+    case DeviceEvent::Kind::kBlocksStarted:
+      return event.number < launch.blocks && launch.starts.Take(event.number);
+    case DeviceEvent::Kind::kBlocksFinished:
+      return event.number < launch.blocks && launch.ends.Take(event.number);
+    default:
+      return true;  // ends the launch, or says nothing of its blocks
+  }
 }
 
 // Weight 1/8; a single delay counts for no more than eight usual ones.
@@ -349,15 +362,15 @@ void Dispatcher::Core::FinishBlocks(uint32_t slot, uint32_t blocks, Duration dev
   stats_.busy += device_time;
   job.view.attained_time += device_time;
   KernelCursor& kernel = job.cursor->kernels[launch.kernel];
-  const double block_ns = blocks * double{kernel.block_ns};
-  job.work_ns = std::max(0.0, job.work_ns - block_ns * kernel.share);
-  job.alone_ns = std::max(0.0, job.alone_ns - block_ns / kernel.width);
-  job.issued_ns = std::max(0.0, job.issued_ns - block_ns / kernel.width);
+  const double alone_ns = blocks * kernel.cost.alone_ns();
+  job.work_ns = std::max(0.0, job.work_ns - blocks * kernel.cost.work_ns());
+  job.alone_ns = std::max(0.0, job.alone_ns - alone_ns);
+  job.issued_ns = std::max(0.0, job.issued_ns - alone_ns);
   const double charged_ns = blocks * launch.block_ns;
   double served_ns = charged_ns;
   if (device_time.count() > 0) {
     job.profile->kernels[launch.kernel].Add(static_cast<double>(device_time.count()) / blocks);
-    served_ns = static_cast<double>(device_time.count()) * kernel.share;
+    served_ns = static_cast<double>(device_time.count()) * kernel.cost.share;
     Charge(job, served_ns - charged_ns);
   }
   job.served_ns += served_ns;
@@ -390,6 +403,19 @@ void Dispatcher::Core::ForgetLaunch(uint32_t slot, TimePoint now) {
   if (--job.in_flight == job.lost) --running_jobs_;
   launch.job = kNone;
   free_launches_.push_back(slot);
+}
+
+// A launch that had been given up is over for certain: its job's memory is safe now.
+void Dispatcher::Core::ForgetLost(uint32_t slot) {
+  LaunchRecord& launch = launches_[slot];
+  JobRecord& job = jobs_.at(launch.job);
+  launch.job = kNone;
+  free_launches_.push_back(slot);
+  --job.in_flight;
+  if (--job.lost > 0 || !job.delivered) return;
+  job.context.buffers = JobBuffers{};
+  --ended_;
+  jobs_.Free(job);
 }
 
 // --- Words for messages

@@ -16,6 +16,7 @@
 #include "sched/indexed_heap.h"
 #include "sched/job_table.h"
 #include "sched/occupancy.h"
+#include "sched/report_window.h"
 
 namespace plexus {
 
@@ -35,7 +36,7 @@ class Dispatcher::Core {
   void Cancel(JobId id, Status why);
   Result<JobId> Replace(std::span<const JobId> places, JobSpec spec);
   std::optional<JobBuffers> Withdraw(JobId id);
-  size_t CancelTenant(TenantId tenant, const Status& why);
+  size_t RemoveTenant(TenantId tenant, const Status& why);
   void Raise(JobId id, const Urgency& urgency);
   void AddPayer(JobId id, TenantId tenant);
   TimePoint Pump(TimePoint now);
@@ -45,10 +46,12 @@ class Dispatcher::Core {
   Status SetTenantWeight(TenantId tenant, double weight);
   TenantStats tenant_stats(TenantId tenant);
   DispatcherStats stats();
+  uint16_t trace_device() const { return trace_device_; }
   Duration ExpectedTime(const Program& program, uint32_t rows);
 
  private:
   static constexpr uint32_t kNone = ~0u;
+  static constexpr uint32_t kWholeDevice = 0;  // in blocked_, where the hardware places blocks
 
   struct LaunchRecord {
     uint32_t generation = 0;
@@ -57,7 +60,8 @@ class Dispatcher::Core {
     uint32_t first_block = 0;
     uint32_t blocks = 0;
     uint32_t done = 0;
-    double block_ns = 0;  // what the tenant was charged per block
+    ReportWindow starts, ends;  // the reports that have come
+    double block_ns = 0;        // what the tenant was charged per block
     UnitId unit;
     TimePoint at{};
     bool lost = false;
@@ -100,11 +104,13 @@ class Dispatcher::Core {
   // dispatcher_core.cc
   Status CheckSpec(const JobSpec& spec) const;
   void Handle(const DeviceEvent& event);
+  bool IsNew(LaunchRecord& launch, const DeviceEvent& event);
   void LearnGap(Duration gap);
   void HandleLaunchOver(uint32_t slot, const DeviceEvent& event);
   void FinishBlocks(uint32_t slot, uint32_t blocks, Duration device_time);
   void FinishKernel(JobRecord& job, uint32_t kernel, uint32_t unit);
   void ForgetLaunch(uint32_t slot, TimePoint now);
+  void ForgetLost(uint32_t slot);
   // Puts the job where it belongs after something happened to it; ends it if that is due.
   void Settle(JobRecord& job);
   // The job launches nothing more and ends with `status` once nothing of it is in flight.
@@ -137,15 +143,21 @@ class Dispatcher::Core {
   double BlockNs(const JobRecord& job, uint32_t kernel) const {
     return BlockNs(job.context.program->kernels[kernel], job.profile->kernels[kernel]);
   }
+  // Of a job, or of what is left of it.
   struct Times {
-    double work_ns, alone_ns;
-    bool guessed;
+    double work_ns = 0, alone_ns = 0;
+    bool guessed = false;
+    void Add(const BlockCost& cost, uint32_t blocks) {
+      work_ns += blocks * cost.work_ns();
+      alone_ns += blocks * cost.alone_ns();
+    }
   };
   // What keys count. Where jobs wait for units each runs on one (width follows load), so there a
   // job's time is that on one unit; a device that places blocks itself runs it as wide as it gets.
   Duration KeyTime(double work_ns, double alone_ns) const {
     return std::max(Duration{1}, NanosecondsOf(units_ ? work_ns : alone_ns));
   }
+  BlockCost CostOf(const Kernel& kernel, const TimeEstimate& learned) const;
   Times TimesOf(const Program& program, const ProgramProfile& profile) const;
   uint32_t Capacity(const Kernel& kernel) const;
 
@@ -180,6 +192,7 @@ class Dispatcher::Core {
   bool QueueOn(UnitId unit);
   void SchedulePacked();
   Duration HardwareBound() const;
+  bool HardwareIsFull();
   JobRecord* PickReady();
   JobRecord* PickPacked();
   double WaitingNs();
@@ -198,6 +211,7 @@ class Dispatcher::Core {
   bool LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, uint32_t blocks,
                 bool at_once = false);
   uint32_t NewLaunch();
+  static uint32_t BlockedBit(UnitId unit) { return unit.valid() ? unit.value() : kWholeDevice; }
   uint32_t num_ready() const { return ready_.size() + wider_.size(); }
   uint32_t in_flight() const {
     return units_ ? units_->in_flight() : packed_->resident() + packed_->waiting();
@@ -226,8 +240,9 @@ class Dispatcher::Core {
   uint32_t starved_ = kNone;            // the tenant that the decision under way is for; kNone: any
   std::optional<UnitOccupancy> units_;  // unit-addressed devices
   std::optional<PackedOccupancy> packed_;  // hardware-placed ones
-  BitSet blocked_;                         // units that refused a launch; until their next event
-  std::vector<uint32_t> unit_job_;         // the job a unit ran last, for counting preemptions
+  // Units that refused a launch, until their next event; hardware-placed, kWholeDevice.
+  BitSet blocked_;
+  std::vector<uint32_t> unit_job_;  // the job a unit ran last, for counting preemptions
   uint64_t next_sequence_ = 0;
   uint64_t next_turn_ = 0;
   uint32_t ended_first_ = kNone, ended_last_ = kNone;  // jobs to deliver, in the order they ended

@@ -15,7 +15,11 @@ void Dispatcher::Core::LoseDevice(const Status& why, bool events_end) {
   if (events_end) {
     for (uint32_t slot = 0; slot < launches_.size(); ++slot) {
       LaunchRecord& launch = launches_[slot];
-      if (launch.job == kNone || launch.lost) continue;
+      if (launch.job == kNone) continue;
+      if (launch.lost) {
+        ForgetLost(slot);
+        continue;
+      }
       if (packed_) packed_->Remove(slot, launch.blocks - launch.done);
       ForgetLaunch(slot, now_);
     }

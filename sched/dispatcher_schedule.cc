@@ -273,14 +273,20 @@ Duration Dispatcher::Core::HardwareBound() const {
   return std::max(options_.hardware_bound, Duration(static_cast<int64_t>(2 * gap_ns_)));
 }
 
+bool Dispatcher::Core::HardwareIsFull() {
+  if (packed_->waiting() == 0) return false;
+  if (WaitingNs() >= static_cast<double>(HardwareBound().count())) return true;
+  const LaunchRecord& first = launches_[packed_->first_waiting()];
+  return info_.reports_block_starts && now_ - first.at >= options_.overtaken_bound;
+}
+
 // The hardware places the blocks. A kernel goes out whole if nobody else has work or if it is
 // shorter than the quantum, else in slices of that. What does not fit waits in the hardware: that
 // hides the launch latency, but can no longer be overtaken, so it is bounded in time. A launch is
 // never cut to the room that happens to be free: what is left of it would only need another one.
 void Dispatcher::Core::SchedulePacked() {
-  const double bound_ns = static_cast<double>(HardwareBound().count());
-  while (!free_launches_.empty() && !blocked_.Test(0)) {
-    if (packed_->waiting() > 0 && WaitingNs() >= bound_ns) return;
+  while (!free_launches_.empty() && !blocked_.Test(kWholeDevice)) {
+    if (HardwareIsFull()) return;
     JobRecord* job = PickPacked();
     if (job == nullptr) return;
     if (job->place != nullptr) {
@@ -342,7 +348,7 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
   if (const Status status = device_.Submit(launch); !status.ok()) {
     free_launches_.push_back(slot);
     if (status.code() == StatusCode::kResourceExhausted && in_flight() > 0) {
-      blocked_.Set(unit.valid() ? unit.value() : 0, true);
+      blocked_.Set(BlockedBit(unit), true);
       return false;
     }
     if (status.code() == StatusCode::kUnavailable) {
@@ -358,6 +364,7 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
   record.first_block = first;
   record.blocks = blocks;
   record.done = 0;
+  record.starts = record.ends = ReportWindow();
   record.unit = unit;
   record.at = now_;
   record.ready = 0;
@@ -380,9 +387,9 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
   } else {
     packed_->Add(slot, job.context.program->kernels[kernel].resources, blocks);
   }
-  record.block_ns = BlockNs(job, kernel) * k.share;
+  record.block_ns = BlockNs(job, kernel) * k.cost.share;
   Charge(job, blocks * record.block_ns);
-  job.issued_ns += blocks * double{k.block_ns} / k.width;
+  job.issued_ns += blocks * k.cost.alone_ns();
   job.view.last_turn = next_turn_++;
   if (job.in_flight++ == 0) ++running_jobs_;
   ++stats_.decisions;

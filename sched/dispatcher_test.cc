@@ -648,5 +648,39 @@ TEST(DispatcherTest, ListenersHearTheDeviceTimeOfTheirJobFirst) {
   EXPECT_EQ(timed.time_when_done, 60 * kUs);
 }
 
+// Small blocks of later launches always find room before a large one does.
+TEST(DispatcherTest, ALaunchThatTheHardwareLetsOthersOvertakeIsStartedInTime) {
+  for (const bool bounded : {true, false}) {
+    TestBed::Options options;
+    options.device.unit_addressed = false;
+    SimGpuOptions gpu;
+    gpu.sms = 1;
+    gpu.sm.blocks = 8;
+    gpu.sm.threads = 256;
+    gpu.sm.warp_size = 32;
+    options.device.gpu = gpu;
+    options.dispatcher.overtaken_bound = bounded ? 500 * kUs : std::chrono::seconds(100);
+    TestBed bed(options);
+    BlockResources small, large;
+    small.threads = 64;
+    large.threads = 256;
+    const ProgramPtr many = MakeProgram("many", {{1, 70 * kUs, {}, small}});
+    for (int i = 0; i < 3; ++i)
+      bed.Submit(MakeProgram("uneven", {{1, (20 + 15 * i) * kUs, {}, small}}));
+    const JobId big = bed.Submit(MakeProgram("big", {{1, 10 * kUs, {}, large}}));
+    const TimePoint from = bed.clock.Now();
+    for (int i = 0; i < 400; ++i) bed.Submit(many);
+    bed.Run();
+    // The bound, then what runs and waits by then.
+    if (bounded) {
+      EXPECT_LE(bed.EndOf(big) - from, (500 + 3 * 70 + 10) * kUs);
+    } else {
+      EXPECT_GT(bed.EndOf(big) - from, 3000 * kUs);
+    }
+    bed.CheckHistory();
+    bed.CheckAtRest();
+  }
+}
+
 }  // namespace
 }  // namespace plexus

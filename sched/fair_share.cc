@@ -49,6 +49,16 @@ void FairShare::SetWeight(uint32_t tenant, double weight) {
   SetKey(tenant);
 }
 
+void FairShare::Forget(uint32_t tenant) {
+  SetWeight(tenant, 1);
+  Tenant& t = tenants_[tenant];
+  // Of an active one the mean of the others: then V does not move, nor does anybody's deficit
+  // against it.
+  const bool among_others = t.active && active_ > 1;
+  Move(t, among_others ? (sum_ - t.weight * t.v) / (weight_ - t.weight) : now());
+  SetKey(tenant);
+}
+
 void FairShare::SetThreshold(std::optional<Duration> threshold) {
   on_ = threshold.has_value() && *threshold < Duration::max();
   threshold_ns_ = on_ ? static_cast<double>(threshold->count()) : 0;

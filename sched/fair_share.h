@@ -43,6 +43,8 @@ class FairShare {
   // Requires a checked weight. What the tenant was charged so far counts at its old weight.
   void SetWeight(uint32_t tenant, double weight);
   double weight(uint32_t tenant) const { return tenants_[tenant].weight; }
+  // As if it were new: weight 1, a deficit of 0.
+  void Forget(uint32_t tenant);
 
   // From which deficit on a tenant goes first; nullopt or Duration::max(): never. Everybody starts
   // anew with a deficit of 0, and nobody is runnable.

@@ -51,6 +51,26 @@ TEST(FairShareTest, DeficitsOfTheActiveAddUpToZero) {
   EXPECT_NEAR(s.fair.deficit_ns(0) + s.fair.deficit_ns(1) + s.fair.deficit_ns(2), 0, 1e-3);
 }
 
+TEST(FairShareTest, AForgottenTenantIsAsNewAndMovesNobodyElse) {
+  Shares s(3, std::chrono::milliseconds(1));
+  s.fair.SetWeight(2, 7);
+  s.fair.Charge(0, 5 * kMs);
+  s.fair.Charge(2, 90 * kMs);
+  s.fair.Leave(1);
+  s.fair.Leave(2);
+  EXPECT_EQ(s.fair.deficit_ns(0), 0) << "alone";
+  s.fair.Forget(2);  // has no work
+  EXPECT_EQ(s.fair.weight(2), 1);
+  EXPECT_EQ(s.fair.deficit_ns(2), 0);
+  s.Come(1);
+  s.Come(2);
+  s.fair.Charge(2, 30 * kMs);
+  s.fair.Forget(2);  // has work
+  EXPECT_NEAR(s.fair.deficit_ns(2), 0, 1e-3);
+  EXPECT_NEAR(s.fair.deficit_ns(0) + s.fair.deficit_ns(1), 0, 1e-3);
+  EXPECT_EQ(s.fair.Starved(), 1u) << "it lacks against 0 what it lacked before";
+}
+
 TEST(FairShareTest, WhoLacksMoreThanTheThresholdGoesFirst) {
   Shares s(2, std::chrono::milliseconds(3));
   s.fair.Charge(0, 5.9 * kMs);

@@ -10,6 +10,16 @@
 
 namespace plexus {
 
+// What one block of a kernel counts for.
+struct BlockCost {
+  float block_ns = 0;
+  float share = 1;  // of a unit that a block takes
+  float width = 1;  // blocks that run at once when the job is alone on the device
+
+  double work_ns() const { return double{block_ns} * share; }   // in time of a whole unit
+  double alone_ns() const { return double{block_ns} / width; }  // alone on the device
+};
+
 // Where one kernel of a job stands. Blocks are issued from both ends of the grid: units of the
 // lower half take the front, those of the upper half the back, so that neighbouring kernels give
 // the same rows to the same unit.
@@ -19,11 +29,9 @@ struct KernelCursor {
   uint32_t back = 0;         // blocks [back, grid) are issued
   uint32_t done = 0;         // finished blocks
   uint32_t last_unit = ~0u;  // the unit that finished the producer last
-  // One block, as expected when the job started; what is left of the job is counted in these, so
-  // that it comes to nothing at the end whatever was learned meanwhile.
-  float block_ns = 0;
-  float share = 1;  // of a unit that a block takes
-  float width = 1;  // blocks that run at once when the job is alone on the device
+  // As expected when the job started; what is left of the job is counted in it, so that it comes to
+  // nothing at the end whatever was learned meanwhile.
+  BlockCost cost;
 
   uint32_t unissued() const { return back - front; }
 };

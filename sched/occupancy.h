@@ -123,6 +123,8 @@ class PackedOccupancy {
   uint32_t waiting() const { return waiting_; }    // blocks queued in the hardware
   uint32_t resident(UnitId unit) const { return packing_.blocks_on(unit.value()); }
   bool empty() const { return resident_ == 0 && waiting_ == 0; }
+  // The launch that has waited longest for room. Requires waiting() > 0.
+  uint32_t first_waiting() const { return queue_[queue_head_]; }
   // Visits (slot, waiting blocks, blocks of its kind that the empty device holds), oldest first.
   template <typename Visit>
   void ForEachWaiting(Visit visit) const {

@@ -81,11 +81,16 @@ class TestBed : public JobListener {
   }
   JobId Submit(const ProgramPtr& program) { return Submit(Spec(program)); }
   JobId Submit(JobSpec spec) {
+    const Result<JobId> id = TrySubmit(std::move(spec));
+    EXPECT_TRUE(id.ok()) << id.status().ToString();
+    return id.ok() ? *id : JobId();
+  }
+  Result<JobId> TrySubmit(JobSpec spec) {
     ProgramPtr program = spec.program;
     const Result<JobId> id = dispatcher.Submit(std::move(spec));
-    EXPECT_TRUE(id.ok()) << id.status().ToString();
-    if (!id.ok()) return JobId();
+    if (!id.ok()) return id.status();
     programs[*id] = std::move(program);
+    submitted.push_back(*id);
     return *id;
   }
   void Run() {
@@ -150,27 +155,47 @@ class TestBed : public JobListener {
     EXPECT_EQ(device.arena_bytes(), 0u);
   }
 
-  // Records which job a launch belongs to, as it leaves the dispatcher: afterwards the job is gone.
-  class RecordingDevice : public SimDevice {
+  // Stands between the dispatcher and the device. Records which job a launch belongs to, as it
+  // leaves the dispatcher: afterwards the job is gone. Shows every report before the dispatcher
+  // hears it.
+  class RecordingDevice : public SimDevice, private DeviceEventSink {
    public:
     RecordingDevice(const SimDeviceOptions& options, ManualClock& clock, TestBed& bed)
         : SimDevice(options, clock), bed_(bed) {}
+    void SetSink(DeviceEventSink* sink) override {
+      sink_ = sink;
+      SimDevice::SetSink(this);
+    }
     Status Submit(const Launch& launch) override {
       bed_.id_of[launch.id] = launch.job->id;
       if (bed_.on_launch) bed_.on_launch(launch);
-      return SimDevice::Submit(launch);
+      const Status status = SimDevice::Submit(launch);
+      if (status.ok()) bed_.blocks_out += launch.num_blocks;
+      return status;
     }
 
    private:
+    void OnEvent(const DeviceEvent& event) override {
+      if (event.kind == DeviceEvent::Kind::kBlocksFinished) bed_.blocks_out -= event.blocks;
+      if (bed_.on_event) bed_.on_event(event);
+      sink_->OnEvent(event);
+    }
     TestBed& bed_;
+    DeviceEventSink* sink_ = nullptr;
   };
 
   std::map<LaunchId, JobId> id_of;
   std::map<JobId, ProgramPtr> programs;
   std::map<JobId, Status> ended;
   std::map<JobId, TimePoint> ended_at;
-  std::vector<JobId> order;  // in which jobs ended
+  std::vector<JobId> submitted;  // in order
+  std::vector<JobId> order;      // in which jobs ended
+  bool device_lost = false;      // by the test, for whom it is of use
+  uint64_t blocks_out = 0;       // launched and not reported finished; meaningless after repeats
+  // Inside the dispatcher, which must not be called from there.
   std::function<void(const Launch&)> on_launch;
+  // Before the dispatcher hears it.
+  std::function<void(const DeviceEvent&)> on_event;
   ManualClock clock;
   ProfileStore profiles;
   TraceRecorder trace;

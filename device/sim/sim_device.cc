@@ -133,6 +133,7 @@ void SimDevice::Report(const Launch& launch, DeviceEvent event, uint32_t tag) {
     case Fate::kReport:
       break;
     case Fate::kDrop:
+      dropped_.push_back(event);
       return;
     case Fate::kRepeat:
       sink_->OnEvent(event);
@@ -239,10 +240,14 @@ void SimDevice::OnGpuEvent(const SimGpuEvent& gpu_event) {
   DeviceEvent event;
   event.launch = launch.id;
   event.blocks = gpu_event.blocks;
+  event.number = gpu_event.number;
   event.at = gpu_event.at;
   event.device_time = gpu_event.device_time;
   if (gpu_event.kind == SimGpuEvent::Kind::kBlocksStarted) {
     event.kind = DeviceEvent::Kind::kBlocksStarted;
+    const Fate fate = start_fate ? start_fate(launch) : Fate::kReport;
+    if (fate == Fate::kDrop) return;
+    if (fate == Fate::kRepeat) sink_->OnEvent(event);
     sink_->OnEvent(event);
     return;
   }

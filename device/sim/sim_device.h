@@ -65,6 +65,8 @@ class SimDevice : public Device, private SimGpuListener {
   // that is passed has the message's number of blocks; which ones the message does not tell.
   enum class Fate { kReport, kDrop, kRepeat, kFault, kLoseDevice };
   std::function<Fate(const Launch&)> fate;
+  // The same for reports of started blocks; the first three only.
+  std::function<Fate(const Launch&)> start_fate;
   // One block's time; the kernel's estimate where this is not set.
   std::function<Duration(const Launch&, uint32_t block)> block_time;
 
@@ -75,6 +77,8 @@ class SimDevice : public Device, private SimGpuListener {
     TimePoint begin, end;
   };
   const std::vector<Ran>& ran() const { return ran_; }
+  // Reports of finished blocks that were dropped. They may be handed to the sink later.
+  const std::vector<DeviceEvent>& dropped() const { return dropped_; }
   size_t arena_bytes() const { return *arena_bytes_; }  // in use now
   size_t peak_arena_bytes() const { return peak_arena_bytes_; }
   uint32_t in_flight() const;                       // launches not yet over
@@ -113,6 +117,7 @@ class SimDevice : public Device, private SimGpuListener {
   uint64_t reports_ = 0;
 
   std::vector<Ran> ran_;
+  std::vector<DeviceEvent> dropped_;
   std::shared_ptr<size_t> arena_bytes_ = std::make_shared<size_t>(0);
   size_t peak_arena_bytes_ = 0;
   bool stopped_ = false;

@@ -17,6 +17,7 @@ struct SimGpu::Op {
   uint32_t next_in_stream = kNone, next_in_queue = kNone;
   uint32_t issued = 0, finished = 0;  // blocks
   uint32_t started_unreported = 0, finished_unreported = 0;
+  uint32_t started_messages = 0, finished_messages = 0;
   Duration unreported_time{0}, total_time{0};
   Duration copy_time{0};    // > 0: a copy
   uint32_t references = 1;  // its place in the stream, and messages under way
@@ -524,6 +525,7 @@ void SimGpu::ReportBlocks(uint32_t index, SimGpuEvent::Kind kind, uint32_t block
     event.kind = kind;
     event.last = end && !starts;
     event.blocks = std::exchange(unreported, 0);
+    event.number = (starts ? op.started_messages : op.finished_messages)++;
     event.at = now;
     if (!starts) event.device_time = std::exchange(op.unreported_time, Duration{0});
     Report(notifications_, options_.notification_latency, index, event);

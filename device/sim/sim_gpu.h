@@ -79,6 +79,7 @@ struct SimGpuEvent {
   bool last = false;  // nothing more will be reported of this tag
   uint64_t tag = 0;
   uint32_t blocks = 0;  // how many; kKernelFinished: all
+  uint32_t number = 0;  // of the tag's messages of this kind, counted from 0
   TimePoint at{};
   Duration device_time{0};  // summed over the blocks; 0 for starts
 };
