@@ -46,7 +46,7 @@ SENSITIVITY = {
     "K (bounded)": ("scheduler", "in_flight", 16, (0.5, 1.5, 2, 4), "bounded"),
     "job depth (bounded)": ("scheduler", "job_depth", 1, (2,), "bounded"),
     "quantum (plexus)": ("scheduler", "quantum_us", 200, (0.5, 2), "plexus"),
-    "in-flight bound (plexus)": ("scheduler", "in_flight_bound_us", 120, (0.25, 0.5, 2), "plexus"),
+    "in-flight bound (plexus)": ("scheduler", "hardware_bound_us", 120, (0.25, 0.5, 2), "plexus"),
 }
 
 

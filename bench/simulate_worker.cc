@@ -76,8 +76,8 @@ void ApplyScheduler(const Json& change, SystemOptions* s) {
       s->batching = value;
     } else if (key == "max_batch") {
       s->max_batch = value;
-    } else if (key == "in_flight_bound_us") {
-      s->in_flight_bound = FromUs(value);
+    } else if (key == "hardware_bound_us") {
+      s->hardware_bound = FromUs(value);
     } else if (key == "host_launch_us") {
       s->host.launch = FromUs(value);
     } else if (key == "host_notification_us") {

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <memory>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -15,7 +16,7 @@ namespace plexus {
 class DirectRun : public SystemRun, public SimGpuListener {
  public:
   DirectRun(const Workload& workload, const std::vector<Arrival>& arrivals, const RunHooks& hooks)
-      : SystemRun(workload, arrivals, hooks), trace_(hooks.trace != nullptr) {}
+      : SystemRun(workload, arrivals, hooks) {}
 
  protected:
   static constexpr uint32_t kKernelBits = 20;  // ChainProgram and CheckWorkload keep below that
@@ -23,9 +24,7 @@ class DirectRun : public SystemRun, public SimGpuListener {
   static uint64_t TagOf(uint32_t job, uint32_t kernel) {
     return uint64_t{job} << kKernelBits | kernel;
   }
-  uint32_t JobOfTag(uint64_t tag) const override {
-    return static_cast<uint32_t>(tag >> kKernelBits);
-  }
+  static uint32_t JobOfTag(uint64_t tag) { return static_cast<uint32_t>(tag >> kKernelBits); }
   static uint32_t KernelOf(uint64_t tag) {
     return static_cast<uint32_t>(tag & ((1u << kKernelBits) - 1));
   }
@@ -44,7 +43,7 @@ class DirectRun : public SystemRun, public SimGpuListener {
 
   Status Init() override {
     SimGpuOptions options = workload_.device;
-    options.record_spans = trace_;
+    options.record_spans = trace() != nullptr;
     PLEXUS_ASSIGN_OR_RETURN(gpu_, SimGpu::Create(options, clock_, this));
     return OkStatus();
   }
@@ -61,7 +60,22 @@ class DirectRun : public SystemRun, public SimGpuListener {
     OnReport(event);
   }
   void OnCall(Call tag) override {
+    if (trace() != nullptr) {
+      NoteLaunch(JobOfTag(tag));
+      called_[tag] = now();
+    }
     if (Status status = gpu_->Launch(LaunchOf(tag)); !status.ok()) Fail(std::move(status));
+  }
+  bool Describe(uint64_t tag, TraceEvent* blocks) override {
+    const uint32_t job = JobOfTag(tag);
+    const ProgramPtr& program = model_of(job).program;
+    if (KernelOf(tag) >= program->kernels.size()) return false;  // a marker
+    blocks->label = TraceNames(*trace(), program);
+    blocks->name = blocks->label + 1 + KernelOf(tag);
+    blocks->job = blocks->request = job;
+    blocks->tenant = model_of(job).tenant;
+    blocks->mark = called_.at(tag);
+    return true;
   }
   virtual SimGpuLaunch LaunchOf(uint64_t tag) {
     const Kernel& kernel = kernel_of(tag);
@@ -76,9 +90,9 @@ class DirectRun : public SystemRun, public SimGpuListener {
   }
 
  private:
-  const bool trace_;
   std::unique_ptr<SimGpu> gpu_;
   std::deque<SimGpuEvent> reports_;
+  std::unordered_map<uint64_t, TimePoint> called_;  // by tag; only while a trace is taken
 };
 
 // Streams for the jobs of a dispatcher: one each while there are enough, shared beyond.

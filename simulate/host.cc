@@ -30,6 +30,7 @@ void SystemRun::FinishJob(uint32_t job) {
   done_[job] = true;
   jobs_[job].done = std::max(host_free_, now());
   ++jobs_done_;
+  if (trace() != nullptr) TraceJob(job);
   if (hooks_.progress && jobs_done_ % 64 == 0) hooks_.progress(jobs_done_);
 }
 
@@ -49,7 +50,11 @@ bool SystemRun::StepOnce() {
       next_arrival_ == arrivals_.size() ? kNever : arrivals_[next_arrival_].at;
   const TimePoint next = std::min({call_at, other_at, host_at, device_at, arrival_at});
   if (next == kNever) return false;
-  if (next == device_at && next < std::min({call_at, other_at, host_at})) return StepDevice();
+  if (next == device_at && next < std::min({call_at, other_at, host_at})) {
+    const bool went_on = StepDevice();
+    if (trace() != nullptr) TraceBlocks();
+    return went_on;
+  }
   clock_.AdvanceTo(next);
   if (next == call_at) {
     const Call call = calls_.front().call;
@@ -78,6 +83,10 @@ bool SystemRun::StepOnce() {
 
 Result<SimulationResult> SystemRun::Run() {
   PLEXUS_RETURN_IF_ERROR(Init());
+  if (trace() != nullptr) {
+    first_launch_.resize(jobs_.size());
+    trace_device_ = AddTraceDevice();
+  }
   while (jobs_done_ < jobs_.size()) {
     const bool went_on = StepOnce();
     PLEXUS_RETURN_IF_ERROR(error_);
@@ -95,41 +104,65 @@ Result<SimulationResult> SystemRun::Run() {
   result.busy = gpu().stats().busy;
   result.blocks = gpu().stats().blocks_finished - num_markers();
   result.launches = gpu().stats().launches - num_markers();
-  if (hooks_.trace != nullptr) TraceSpans();
   result.jobs = std::move(jobs_);
   return result;
 }
 
-void SystemRun::TraceSpans() {
-  TraceRecorder& trace = *hooks_.trace;
-  const uint16_t device = trace.AddDevice("simulated " + workload_.device.name, "SM");
-  std::vector<uint32_t> names;
-  for (const SimModel& model : workload_.models) names.push_back(trace.Intern(model.name));
-  for (const SimGpuSpan& span : gpu().spans()) {
-    const uint32_t job = JobOfTag(span.tag);
+// --- Traces
+
+uint16_t SystemRun::AddTraceDevice() {
+  return trace()->AddDevice("simulated " + workload_.device.name, "SM");
+}
+
+uint32_t TraceNames(TraceRecorder& trace, const ProgramPtr& program) {
+  return trace.NamesOf(program, 1 + program->kernels.size(), [&](size_t i) -> std::string_view {
+    return i == 0 ? program->name : program->kernels[i - 1].name;
+  });
+}
+
+void SystemRun::NoteLaunch(uint32_t job) {
+  if (trace() != nullptr && first_launch_[job] == TimePoint{}) first_launch_[job] = now();
+}
+
+// Blocks that have ended since the last time, where they ran.
+void SystemRun::TraceBlocks() {
+  for (; spans_traced_ < gpu().spans().size(); ++spans_traced_) {
+    const SimGpuSpan& span = gpu().spans()[spans_traced_];
     TraceEvent event;
     event.kind = TraceKind::kBlocks;
-    event.device = device;
-    event.name = names[jobs_[job].model];
-    event.begin = span.begin;
+    event.device = trace_device_;
+    event.begin = event.mark = span.begin;
     event.end = span.end;
-    event.job = job;
     event.unit = span.sm;
     event.first_block = span.first_block;
     event.blocks = span.blocks;
-    trace.Record(event);
+    if (Describe(span.tag, &event)) trace()->Record(event);
   }
-  for (uint32_t j = 0; j < jobs_.size(); ++j) {
-    TraceEvent event;
+}
+
+void SystemRun::TraceJob(uint32_t job) {
+  const SimModel& model = model_of(job);
+  TraceEvent event;
+  event.begin = jobs_[job].arrival;
+  event.end = jobs_[job].done;
+  event.name = trace()->Intern(model.name);
+  event.request = job;
+  event.tenant = model.tenant;
+  if (!traces_jobs()) {
     event.kind = TraceKind::kJob;
-    event.device = device;
-    event.name = names[jobs_[j].model];
-    event.begin = jobs_[j].arrival;
-    event.end = jobs_[j].done;
-    event.job = j;
-    event.tenant = workload_.models[jobs_[j].model].tenant;
-    trace.Record(event);
+    event.device = trace_device_;
+    event.job = job;
+    event.mark = first_launch_[job];
+    trace()->Record(event);
   }
+  event.kind = TraceKind::kRequest;
+  event.device = 0;
+  event.job = kNoTraceId;
+  event.mark = TimePoint{};
+  if (model.tenant < workload_.tenants.size() && !workload_.tenants[model.tenant].name.empty()) {
+    event.label = trace()->Intern(workload_.tenants[model.tenant].name);
+  }
+  trace()->Record(event);
 }
 
 }  // namespace plexus

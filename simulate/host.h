@@ -34,7 +34,12 @@ class SystemRun {
   virtual SimGpu& gpu() = 0;
   virtual bool StepDevice() { return gpu().Step(); }
   virtual TimePoint DeviceNextAt() const = 0;
-  virtual uint32_t JobOfTag(uint64_t tag) const = 0;  // for traces
+  // For traces: fills in what ran under this tag: names, job, request, tenant, and when it was
+  // launched. False if it was nothing of the workload's.
+  virtual bool Describe(uint64_t tag, TraceEvent* blocks) = 0;
+  // Whether the system records jobs and launches itself; and the recorder's number of its device.
+  virtual bool traces_jobs() const { return false; }
+  virtual uint16_t AddTraceDevice();
   // Launches of one block that belong to no kernel; not counted.
   virtual uint32_t num_markers() const { return 0; }
 
@@ -48,6 +53,9 @@ class SystemRun {
   void IssueAt(Call call, TimePoint at);
   void FinishJob(uint32_t job);
   void Fail(Status status);
+  TraceRecorder* trace() const { return hooks_.trace; }  // null: none is taken
+  // For traces of systems that do not record jobs themselves: the job launches something now.
+  void NoteLaunch(uint32_t job);
   const SimModel& model_of(uint32_t job) const { return workload_.models[jobs_[job].model]; }
   const JobOutcome& job(uint32_t index) const { return jobs_[index]; }
   uint32_t num_jobs() const { return static_cast<uint32_t>(jobs_.size()); }
@@ -69,7 +77,8 @@ class SystemRun {
     bool is_arrival;
   };
   bool StepOnce();
-  void TraceSpans();
+  void TraceBlocks();
+  void TraceJob(uint32_t job);
 
   const std::vector<Arrival>& arrivals_;
   const RunHooks& hooks_;
@@ -82,7 +91,14 @@ class SystemRun {
   std::vector<Timed> others_;  // heap: of threads of their own
   uint64_t next_sequence_ = 0;
   Status error_;
+  // Only while a trace is taken.
+  uint16_t trace_device_ = 0;
+  size_t spans_traced_ = 0;
+  std::vector<TimePoint> first_launch_;  // by job
 };
+
+// The recorder's ids of a program's names: its own, and from the next on those of its kernels.
+uint32_t TraceNames(TraceRecorder& trace, const ProgramPtr& program);
 
 // The systems; each in its own file.
 std::unique_ptr<SystemRun> MakeSubmitAll(const Workload& workload,

@@ -25,10 +25,10 @@ class CountedArena : public Arena {
 class PlexusRun : public SystemRun, public Device, public SimGpuListener, public JobListener {
  public:
   PlexusRun(const Workload& workload, const std::vector<Arrival>& arrivals, const RunHooks& hooks)
-      : SystemRun(workload, arrivals, hooks), trace_(hooks.trace != nullptr) {
+      : SystemRun(workload, arrivals, hooks) {
     const SimGpuOptions& gpu = workload.device;
     info_.kind = "sim";
-    info_.name = gpu.name;
+    info_.name = "simulated " + gpu.name;
     info_.units = gpu.sms;
     info_.unit_limits = gpu.sm;
     info_.reports_block_starts = gpu.report_starts;
@@ -41,19 +41,19 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
   // --- SystemRun
   Status Init() override {
     SimGpuOptions options = workload_.device;
-    options.record_spans = trace_;
+    options.record_spans = trace() != nullptr;
     PLEXUS_ASSIGN_OR_RETURN(gpu_, SimGpu::Create(options, clock_, this));
     PLEXUS_ASSIGN_OR_RETURN(std::unique_ptr<Policy> policy, MakePolicy(workload_.system.policy));
     DispatcherOptions dispatcher;
     dispatcher.quantum = workload_.system.quantum;
-    dispatcher.hardware_bound = workload_.system.in_flight_bound;
+    dispatcher.hardware_bound = workload_.system.hardware_bound;
     dispatcher.max_jobs = num_jobs();
     for (const SimModel& model : workload_.models) {
       programs_.push_back(workload_.system.in_order ? InOrderProgram(*model.program)
                                                     : model.program);
     }
     dispatcher_ = std::make_unique<Dispatcher>(*this, std::move(policy), clock_, &profiles_,
-                                               nullptr, dispatcher);
+                                               trace(), dispatcher);
     for (uint32_t i = 0; i < workload_.tenants.size(); ++i) {
       PLEXUS_RETURN_IF_ERROR(
           dispatcher_->SetTenantWeight(TenantId(i), workload_.tenants[i].weight));
@@ -70,7 +70,19 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
   }
   SimGpu& gpu() override { return *gpu_; }
   TimePoint DeviceNextAt() const override { return gpu_->NextAt(); }
-  uint32_t JobOfTag(uint64_t tag) const override { return static_cast<uint32_t>(tag >> 32); }
+  bool traces_jobs() const override { return true; }
+  uint16_t AddTraceDevice() override { return dispatcher_->trace_device(); }
+  bool Describe(uint64_t tag, TraceEvent* blocks) override {
+    const TracedLaunch& launch = traced_[tag >> 32];
+    blocks->label = launch.names;
+    blocks->name = launch.names + 1 + launch.kernel;
+    blocks->job = launch.job.value();
+    blocks->request = launch.request;
+    blocks->tenant = model_of(launch.request).tenant;
+    blocks->first_block += launch.first_block;
+    blocks->mark = launch.at;
+    return true;
+  }
 
   void OnArrival(uint32_t index) override {
     const SimModel& model = model_of(index);
@@ -103,6 +115,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     const uint32_t slot = static_cast<uint32_t>(event.tag);
     report.launch = launches_[slot].id;
     report.blocks = event.blocks;
+    report.number = event.number;
     report.at = now();
     report.device_time = event.device_time;
     dispatcher_->OnEvent(report);
@@ -121,7 +134,12 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     const Kernel& kernel = launch.job->program->kernels[launch.kernel.value()];
     SimGpuLaunch& gpu = launches_[slot].gpu;
     launches_[slot].id = launch.id;
-    gpu.tag = uint64_t{IndexOf(launch.job->id)} << 32 | slot;
+    gpu.tag = slot;
+    if (trace() != nullptr) {
+      gpu.tag |= uint64_t{traced_.size()} << 32;
+      traced_.push_back({launch.job->id, IndexOf(launch.job->id), launch.kernel.value(),
+                         launch.first_block, TraceNames(*trace(), launch.job->program), now()});
+    }
     gpu.stream = slot;
     gpu.blocks = launch.num_blocks;
     gpu.resources = kernel.resources;
@@ -150,6 +168,12 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     LaunchId id;
     SimGpuLaunch gpu;
   };
+  struct TracedLaunch {
+    JobId job;
+    uint32_t request, kernel, first_block;
+    uint32_t names;  // TraceNames
+    TimePoint at;
+  };
   // Jobs by the slot in the low half of their id. The dispatcher may launch a job, even end it,
   // before Submit has told its id: then it is the one being submitted.
   void Remember(JobId id, uint32_t index) {
@@ -162,7 +186,6 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
     return slot < index_.size() && index_[slot].first == id ? index_[slot].second : submitting_;
   }
 
-  const bool trace_;
   DeviceInfo info_;
   std::unique_ptr<SimGpu> gpu_;
   std::vector<ProgramPtr> programs_;  // by model
@@ -171,6 +194,7 @@ class PlexusRun : public SystemRun, public Device, public SimGpuListener, public
   std::unique_ptr<Segments> segments_;  // null: every request is one job
   std::deque<SimGpuEvent> reports_;
   std::vector<InFlight> launches_;                 // by launch slot
+  std::vector<TracedLaunch> traced_;               // by the high half of the tag; see Submit
   std::vector<std::pair<JobId, uint32_t>> index_;  // by job slot
   uint32_t submitting_ = 0;
 };

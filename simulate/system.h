@@ -30,7 +30,8 @@ struct SimulationResult {
 struct RunHooks {
   // Called now and then with the number of jobs done. May be empty.
   std::function<void(uint32_t jobs_done)> progress;
-  // Started; gets blocks by SM and jobs at the end of the run. Null: none.
+  // Started; gets blocks by SM, jobs and requests as they end, and from plexus, as from a server,
+  // launches and decisions. Null: none.
   TraceRecorder* trace = nullptr;
 };
 

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 namespace plexus {
 namespace {
@@ -22,7 +24,7 @@ Workload Bare(const std::string& system, uint32_t sms, uint32_t queues) {
   w.system.name = system;
   w.system.policy = system == "plexus" || system == "bounded" ? "srpt" : "";
   w.system.host = {Duration{0}, Duration{0}, Duration{0}};
-  w.system.in_flight_bound = Duration{0};
+  w.system.hardware_bound = Duration{0};
   w.arrivals.kind = Arrivals::Kind::kTrace;
   return w;
 }
@@ -291,21 +293,65 @@ TEST(SystemTest, NoJobIsFasterThanAlone) {
   }
 }
 
-TEST(SystemTest, ATraceHoldsEveryBlockAndEveryJob) {
-  Workload w = TwoChains("plexus", 2);
-  ASSERT_TRUE(Prepare(&w).ok());
+TraceRecorder::Snapshot TraceOf(Workload w) {
+  EXPECT_TRUE(Prepare(&w).ok());
   TraceRecorder trace;
   trace.Start({});
   RunHooks hooks;
   hooks.trace = &trace;
-  ASSERT_TRUE(RunWorkload(w, MakeArrivals(w), hooks).ok());
-  uint32_t blocks = 0, jobs = 0;
-  for (const TraceEvent& event : trace.Take().events) {
-    if (event.kind == TraceKind::kBlocks) blocks += event.blocks;
-    if (event.kind == TraceKind::kJob) ++jobs;
+  EXPECT_TRUE(RunWorkload(w, MakeArrivals(w), hooks).ok());
+  return trace.Take();
+}
+
+TEST(SystemTest, ATraceHoldsEveryBlockJobAndRequestByName) {
+  for (const std::string& system : SystemNames()) {
+    SCOPED_TRACE(system);
+    const Workload w = TwoChains(system, 2);
+    const TraceRecorder::Snapshot trace = TraceOf(w);
+    ASSERT_EQ(trace.devices.size(), 1u);
+    std::map<std::string, uint32_t> blocks;  // by kernel
+    std::map<uint64_t, uint64_t> request_of;
+    std::set<uint64_t> jobs, requests;
+    for (const TraceEvent& event : trace.events) {
+      EXPECT_LE(event.begin, event.end);
+      if (event.kind == TraceKind::kBlocks) {
+        EXPECT_LE(event.mark, event.begin);
+        request_of[event.job] = event.request;
+        const std::string kernel = trace.names.at(event.label) + " " + trace.names.at(event.name);
+        if (event.unit != kNoTraceUnit) blocks[kernel] += event.blocks;
+      } else if (event.kind == TraceKind::kJob) {
+        EXPECT_TRUE(jobs.insert(event.job).second);
+        EXPECT_LE(event.begin, event.mark) << "its first launch";
+        EXPECT_LE(event.mark, event.end);
+      } else if (event.kind == TraceKind::kRequest) {
+        EXPECT_TRUE(requests.insert(event.request).second);
+        EXPECT_EQ(trace.names.at(event.name), event.request == 0 ? "a" : "b");
+        EXPECT_EQ(trace.names.at(event.label), "default") << "the tenant";
+      }
+    }
+    EXPECT_EQ(requests, (std::set<uint64_t>{0, 1}));
+    EXPECT_EQ(jobs.size(), 2u);
+    std::set<uint64_t> with_blocks;
+    for (const auto& [job, request] : request_of) {
+      EXPECT_EQ(jobs.count(job), 1u);
+      with_blocks.insert(request);
+    }
+    EXPECT_EQ(with_blocks, requests);
+    EXPECT_EQ(blocks, (std::map<std::string, uint32_t>{
+                          {"a k0", 1}, {"a k1", 1}, {"b k0", 1}, {"b k1", 1}}));
   }
-  EXPECT_EQ(blocks, 4u);
-  EXPECT_EQ(jobs, 2u);
+}
+
+TEST(SystemTest, PlexussTraceHoldsItsDecisionsAndLaunches) {
+  const TraceRecorder::Snapshot trace = TraceOf(TwoChains("plexus", 2));
+  uint32_t decisions = 0, launched = 0;
+  for (const TraceEvent& event : trace.events) {
+    if (event.kind != TraceKind::kBlocks || event.unit != kNoTraceUnit) continue;
+    launched += event.blocks;
+    decisions += event.ready > 0 ? 1 : 0;
+  }
+  EXPECT_EQ(launched, 4u);
+  EXPECT_EQ(decisions, 4u) << "a kernel of one block each";
 }
 
 }  // namespace

@@ -116,8 +116,8 @@ Status CheckSystem(const SystemOptions& system) {
   if (std::isnan(system.fairness_threshold) || system.fairness_threshold < 0) {
     return InvalidArgumentError("fairness_threshold must be at least 0");
   }
-  if (system.quantum <= Duration{0} || system.in_flight_bound < Duration{0}) {
-    return InvalidArgumentError("quantum must be greater than 0, in_flight_bound at least 0");
+  if (system.quantum <= Duration{0} || system.hardware_bound < Duration{0}) {
+    return InvalidArgumentError("quantum must be greater than 0, hardware_bound at least 0");
   }
   return OkStatus();
 }

@@ -63,13 +63,13 @@ struct SystemOptions {
   std::string name = "plexus";         // SystemNames()
   std::string policy{kDefaultPolicy};  // plexus: MakePolicy's; bounded: srpt or edf; else unused
   HostCosts host;
-  uint32_t streams = 500;            // of the systems that dispatch in software
-  uint32_t waiting_kernels = 2;      // paella: B
-  double fairness_threshold = 1e9;   // paella: launches a model type may lack
-  uint32_t in_flight = 16;           // bounded: K, launches of all jobs together
-  uint32_t job_depth = 1;            // bounded: launches of one job
-  Duration quantum{200000};          // plexus: DispatcherOptions
-  Duration in_flight_bound{120000};  // plexus: DispatcherOptions::hardware_bound
+  uint32_t streams = 500;           // of the systems that dispatch in software
+  uint32_t waiting_kernels = 2;     // paella: B
+  double fairness_threshold = 1e9;  // paella: launches a model type may lack
+  uint32_t in_flight = 16;          // bounded: K, launches of all jobs together
+  uint32_t job_depth = 1;           // bounded: launches of one job
+  Duration quantum{200000};         // plexus: DispatcherOptions
+  Duration hardware_bound{120000};  // plexus: DispatcherOptions::hardware_bound
   // plexus: a job's kernels one after the other, as they are on a stream, instead of branches of
   // its graph side by side.
   bool in_order = false;

@@ -105,7 +105,7 @@ class FileReader {
     s.in_flight = Count(map, "in_flight", s.in_flight);
     s.job_depth = Count(map, "job_depth", s.job_depth);
     s.quantum = Microseconds(map, "quantum_us", s.quantum);
-    s.in_flight_bound = Microseconds(map, "in_flight_bound_us", s.in_flight_bound);
+    s.hardware_bound = Microseconds(map, "hardware_bound_us", s.hardware_bound);
     s.in_order = map.Bool("in_order", s.in_order);
     s.batching = map.String("batching", s.batching);
     s.max_batch = Count(map, "max_batch", s.max_batch);
