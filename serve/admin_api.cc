@@ -14,6 +14,8 @@
 namespace plexus {
 namespace {
 
+constexpr std::string_view kOneTenant = "/tenants/";
+
 void Counts(JsonWriter& json, std::initializer_list<std::pair<const char*, uint64_t>> counts) {
   json.BeginObject();
   for (const auto& [key, value] : counts) json.Key(key).Uint(value);
@@ -29,6 +31,8 @@ std::shared_ptr<CancelToken> AdminApi::Handle(HttpRequest request, Respond respo
     respond(Policy(request));
   } else if (request.path == "/tenants") {
     respond(Tenants(request));
+  } else if (request.path.starts_with(kOneTenant)) {
+    respond(OneTenant(request));
   } else if (request.path == "/stats") {
     respond(request.method == "GET" ? Stats() : MethodNotAllowed(request, "GET"));
   } else if (request.path == "/metrics") {
@@ -129,11 +133,42 @@ Status AdminApi::SetWeight(const HttpRequest& request) {
   return OkStatus();
 }
 
+// Removes it.
+HttpResponse AdminApi::OneTenant(const HttpRequest& request) {
+  if (request.method != "DELETE") return MethodNotAllowed(request, "DELETE");
+  const Result<std::string> name =
+      PercentDecode(std::string_view(request.path).substr(kOneTenant.size()));
+  if (!name.ok()) return ErrorResponse(name.status());
+  const Result<size_t> requests = RemoveTenant(*name);
+  if (!requests.ok()) return ErrorResponse(requests.status());
+  HttpResponse response;
+  JsonWriter json(&response.body);
+  json.BeginObject();
+  json.Key("tenant").String(*name);
+  json.Key("requests").Uint(*requests);
+  json.EndObject();
+  return response;
+}
+
+// The number of its requests that are given up. Each leaves what it shares with others; the
+// dispatcher is told last, so that it finds nothing of the tenant's alone any more but what nobody
+// asked for over this server.
+Result<size_t> AdminApi::RemoveTenant(std::string_view name) {
+  PLEXUS_ASSIGN_OR_RETURN(const TenantId id, tenants_.Forget(name));
+  const Status why = CancelledError("tenant '" + std::string(name) + "' was removed");
+  const size_t requests = api_.CancelTenant(id, why);
+  runtime_.dispatcher().RemoveTenant(id, why);
+  PLEXUS_LOG(kInfo) << "tenant '" << name << "' was removed; " << requests
+                    << " requests of it were given up";
+  return requests;
+}
+
 // Tenants that were heard of; shares are in device time.
 void AdminApi::WriteTenants(JsonWriter& json) const {
   const std::vector<std::string> names = tenants_.Names();
   json.Key("tenants").BeginObject();
   for (uint32_t id = 0; id < names.size(); ++id) {
+    if (id > 0 && names[id].empty()) continue;  // it was removed
     const TenantStats stats = runtime_.dispatcher().tenant_stats(TenantId(id));
     json.Key(names[id]).BeginObject();
     json.Key("weight").Double(stats.weight);

@@ -13,12 +13,12 @@
 namespace plexus {
 
 // GET /policy, POST /policy?name=NAME or {"policy":"NAME"}; GET /tenants, PUT or POST
-// /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}; GET /stats and, for Prometheus,
-// /metrics; /trace (TraceApi) and /paths (PathsApi). Thread-safe.
+// /tenants?name=NAME&weight=3 or {"tenant":"NAME","weight":3}, DELETE /tenants/NAME; GET /stats
+// and, for Prometheus, /metrics; /trace (TraceApi) and /paths (PathsApi). Thread-safe.
 class AdminApi : public HttpHandler {
  public:
   // Borrows all.
-  AdminApi(Runtime& runtime, const HttpServer& http, const V2Api& api, TenantTable& tenants,
+  AdminApi(Runtime& runtime, const HttpServer& http, V2Api& api, TenantTable& tenants,
            PathIndex& paths, const ModelRepository& repository)
       : runtime_(runtime),
         http_(http),
@@ -35,6 +35,8 @@ class AdminApi : public HttpHandler {
   Status SetPolicy(const HttpRequest& request);
   HttpResponse Tenants(const HttpRequest& request);
   Status SetWeight(const HttpRequest& request);
+  Result<size_t> RemoveTenant(std::string_view name);
+  HttpResponse OneTenant(const HttpRequest& request);
   void WriteTenants(JsonWriter& json) const;
   HttpResponse Stats() const;
   void WriteDispatcher(JsonWriter& json) const;
@@ -45,7 +47,7 @@ class AdminApi : public HttpHandler {
 
   Runtime& runtime_;
   const HttpServer& http_;
-  const V2Api& api_;
+  V2Api& api_;
   TenantTable& tenants_;
   TraceApi trace_;
   PathsApi paths_;

@@ -31,6 +31,7 @@ int HttpStatusFor(StatusCode code) {
     case StatusCode::kUnimplemented:
       return 501;
     case StatusCode::kUnavailable:
+    case StatusCode::kCancelled:          // by the server: a client that gives up hears nothing
     case StatusCode::kResourceExhausted:  // memory that is there again later, or on a larger host
       return 503;
     case StatusCode::kDeadlineExceeded:

@@ -51,8 +51,8 @@ struct HttpResponse {
 // {"error": "..."} with the status that HttpStatusFor gives.
 HttpResponse ErrorResponse(const Status& status);
 
-// The one map from codes to HTTP: 500 internal, 404 not found, 503 unavailable, 501 unimplemented,
-// 504 deadline exceeded, else 400 (200 for OK).
+// The one map from codes to HTTP: 500 internal, 404 not found, 503 unavailable, cancelled or out of
+// a resource, 501 unimplemented, 504 deadline exceeded, else 400 (200 for OK).
 int HttpStatusFor(StatusCode code);
 const char* HttpReason(int status);
 

@@ -38,6 +38,7 @@ InferCall::InferCall(const InferEnvironment& environment, ServablePtr servable, 
 }
 
 void InferCall::Begin() {
+  environment_.calls.Add(attributes_.request, attributes_.tenant, weak_from_this());
   size_t text_bytes = request_.body.size_bytes;
   if (request_.has_tensor_header_length) {
     const Result<size_t> length =
@@ -281,6 +282,7 @@ void InferCall::Encode(const std::vector<Tensor>& outputs) {
 // Once. The server may be gone when the last of its requests is answered; the next one of this
 // session, if there is one, has not been.
 void InferCall::Answer(HttpResponse response) {
+  environment_.calls.Remove(attributes_.request);
   ForEachStats([](ServableStats& stats) {
     stats.pending.fetch_sub(1, std::memory_order_relaxed);  // counts order nothing
   });

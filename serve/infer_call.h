@@ -7,6 +7,7 @@
 
 #include "pipeline/runtime.h"
 #include "pipeline/session_store.h"
+#include "serve/call_table.h"
 #include "serve/http.h"
 #include "serve/infer_codec.h"
 #include "serve/repository.h"
@@ -19,6 +20,7 @@ struct InferEnvironment {
   Runtime& runtime;
   WorkThread& codec;
   SessionStore& sessions;
+  CallTable& calls;
   const CodecLimits limits;
   const size_t max_body_bytes;
   const size_t inline_bytes;

@@ -76,6 +76,21 @@ Result<TenantId> TenantTable::Keep(std::string_view name) {
   return id;
 }
 
+Result<TenantId> TenantTable::Forget(std::string_view name) {
+  PLEXUS_RETURN_IF_ERROR(CheckName(name));
+  std::lock_guard lock(mutex_);
+  const auto it = ids_.find(name);
+  if (it == ids_.end()) {
+    return NotFoundError("no tenant '" + std::string(name) + "' has been heard of");
+  }
+  const TenantId id = it->second;
+  ids_.erase(it);
+  names_[id.value()].clear();
+  if (last_used_[id.value()] == kKept) --kept_;
+  last_used_[id.value()] = lookups_;
+  return id;
+}
+
 std::vector<std::string> TenantTable::Names() const {
   std::lock_guard lock(mutex_);
   return names_;

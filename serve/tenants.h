@@ -25,9 +25,13 @@ class TenantTable {
   // The same, and the tenant is never forgotten. kResourceExhausted when there is room for no
   // other.
   Result<TenantId> Keep(std::string_view name);
+  // The name is unknown from now on, whether it was kept or not; asked for again, it gets another
+  // id. What is under way still has this one, so it is given away last. kNotFound if nobody has
+  // that name; kInvalidArgument if nobody can.
+  Result<TenantId> Forget(std::string_view name);
   static Status CheckName(std::string_view name);
   std::string Name(TenantId id) const;
-  // All there are now, by id.
+  // All there are now, by id; "" where one was forgotten.
   std::vector<std::string> Names() const;
 
  private:

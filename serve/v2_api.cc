@@ -172,8 +172,9 @@ V2Api::V2Api(Runtime& runtime, ModelRepository& repository, TenantTable& tenants
       tenants_(tenants),
       options_(options),
       sessions_(runtime.clock(), options.sessions),
-      environment_(new InferEnvironment{runtime_, codec_, sessions_.store(), options.limits,
-                                        options.max_body_bytes, options.inline_bytes}) {}
+      environment_(new InferEnvironment{runtime_, codec_, sessions_.store(), running_,
+                                        options.limits, options.max_body_bytes,
+                                        options.inline_bytes}) {}
 
 V2Api::~V2Api() {
   std::unique_lock lock(mutex_);

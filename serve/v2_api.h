@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pipeline/runtime.h"
+#include "serve/call_table.h"
 #include "serve/http.h"
 #include "serve/infer_codec.h"
 #include "serve/repository.h"
@@ -47,6 +48,11 @@ class V2Api : public HttpHandler {
   void BeginDrain();
   bool draining() const { return draining_.load(std::memory_order_acquire); }
 
+  // Gives up every inference of the tenant that has begun and is not answered; `why` is what those
+  // are answered. Returns how many there were. Work that other tenants wait for as well goes on, if
+  // `why` is kCancelled.
+  size_t CancelTenant(TenantId tenant, const Status& why) { return running_.Cancel(tenant, why); }
+
   const SessionLimits& session_limits() const { return options_.sessions; }
   SessionStore::Stats session_stats() const { return sessions_.stats(); }
 
@@ -77,6 +83,7 @@ class V2Api : public HttpHandler {
   std::mutex mutex_;  // guards calls_
   std::condition_variable no_calls_;
   size_t calls_ = 0;
+  CallTable running_;
 
   // The last members: their work uses the others.
   WorkThread loader_, codec_;

@@ -275,7 +275,7 @@ TEST(V2Api, CodesOfTheRuntimeBecomeHttpOnes) {
       {InternalError("x"), 500},      {UnavailableError("x"), 503},
       {UnimplementedError("x"), 501}, {DeadlineExceededError("x"), 504},
       {NotFoundError("x"), 404},      {InvalidArgumentError("x"), 400},
-      {CancelledError("x"), 400},     {ResourceExhaustedError("x"), 503},
+      {CancelledError("x"), 503},     {ResourceExhaustedError("x"), 503},
   };
   for (const auto& [status, http] : cases) {
     f.runtime.FailNext(status);
@@ -343,6 +343,22 @@ TEST(Tenants, KeptOnesAreNeverForgottenAndLeaveRoomForOthers) {
   for (const char* name : {"a", "b", "c", "d"}) EXPECT_TRUE(tenants.Find(name).ok());
   EXPECT_EQ(tenants.Find("shop").value(), shop);
   EXPECT_EQ(tenants.Names(), (std::vector<std::string>{"", "shop", "other", "d"}));
+}
+
+TEST(Tenants, AForgottenOneComesBackAsSomebodyElse) {
+  TenantTable tenants(4);
+  uint64_t before = 0, after = 0;
+  const TenantId shop = tenants.Keep("shop").value();
+  ASSERT_TRUE(tenants.Keep("other").ok());
+  EXPECT_EQ(tenants.Find("shop", &before).value(), shop);
+  EXPECT_EQ(tenants.Keep("third").status().code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(tenants.Forget("shop").value(), shop);
+  EXPECT_EQ(tenants.Forget("shop").status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(tenants.Forget("").status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(tenants.Names(), (std::vector<std::string>{"", "", "other"}));
+  EXPECT_TRUE(tenants.Keep("third").ok()) << "its place is free";
+  EXPECT_EQ(tenants.Find("shop", &after).value(), shop) << "no other id is left";
+  EXPECT_NE(before, after);
 }
 
 TEST(V2Api, ReturnsOnlyTheOutputsAskedFor) {
@@ -633,6 +649,55 @@ TEST(Admin, SetsAndShowsTheWeightsOfTenants) {
   EXPECT_EQ(admin.Call(Post("/tenants", R"({"tenant":"a","weight":-2})")).status, 400);
   EXPECT_NE(admin.Call(Get("/tenants")).body.find(R"("shop":{"weight":3,)"), std::string::npos);
   EXPECT_EQ(admin.Call("DELETE /tenants HTTP/1.1\r\nHost: test\r\n\r\n").status, 405);
+}
+
+std::string Delete(const std::string& path) {
+  return "DELETE " + path + " HTTP/1.1\r\nHost: test\r\n\r\n";
+}
+
+TEST(Admin, RemovesATenantWithItsRequestsAndItsWeight) {
+  ServerFixture f;
+  TestConnection admin(f.server->admin_port());
+  EXPECT_EQ(admin.Call(Post("/tenants?name=shop&weight=3", "")).status, 200);
+  f.runtime.Hold();
+  const std::string infer = "/v2/models/same/infer";
+  TestConnection first(f.server->http_port()), second(f.server->http_port()),
+      other(f.server->http_port());
+  for (TestConnection* of_shop : {&first, &second}) {
+    ASSERT_TRUE(of_shop->Send(Post(infer, Body("[1,2]"), "plexus-tenant: shop\r\n")));
+  }
+  ASSERT_TRUE(other.Send(Post(infer, Body("[1,2]"), "plexus-tenant: reports\r\n")));
+  f.runtime.WaitForStarts(3);
+  const auto removed = admin.Call(Delete("/tenants/shop"));
+  EXPECT_EQ(removed.status, 200);
+  EXPECT_EQ(removed.body, R"({"tenant":"shop","requests":2})");
+  for (TestConnection* of_shop : {&first, &second}) {
+    const auto answer = of_shop->Read();
+    EXPECT_EQ(answer.status, 503);
+    EXPECT_NE(answer.body.find("tenant 'shop' was removed"), std::string::npos) << answer.body;
+  }
+  f.runtime.Release();
+  EXPECT_EQ(other.Read().status, 200);
+  const std::string tenants = admin.Call(Get("/tenants")).body;
+  EXPECT_EQ(tenants.find("shop"), std::string::npos) << tenants;
+  EXPECT_NE(tenants.find("reports"), std::string::npos) << tenants;
+  EXPECT_EQ(admin.Call(Delete("/tenants/shop")).status, 404);
+  // Who has the name later is somebody else.
+  EXPECT_EQ(first.Call(Post(infer, Body("[1,2]"), "plexus-tenant: shop\r\n")).status, 200);
+  EXPECT_NE(admin.Call(Get("/tenants")).body.find(R"("shop":{"weight":1,)"), std::string::npos);
+  EXPECT_EQ(admin.Call(Delete("/tenants/reports")).body, R"({"tenant":"reports","requests":0})");
+}
+
+TEST(Admin, SaysWhyATenantCannotBeRemoved) {
+  ServerFixture f;
+  TestConnection admin(f.server->admin_port());
+  EXPECT_EQ(admin.Call(Delete("/tenants/nobody")).status, 404);
+  EXPECT_EQ(admin.Call(Delete("/tenants/")).status, 400);
+  EXPECT_EQ(admin.Call(Delete("/tenants/no%20spaces")).status, 400);
+  EXPECT_EQ(admin.Call(Delete("/tenants/%zz")).status, 400);
+  const auto wrong = admin.Call(Get("/tenants/shop"));
+  EXPECT_EQ(wrong.status, 405);
+  EXPECT_NE(wrong.head.find("Allow: DELETE"), std::string::npos) << wrong.head;
 }
 
 TEST(Server, SaysWhyItCannotStart) {
