@@ -299,6 +299,8 @@ Task<Result<Tensors>> Request::RunGraph(PlannedGraphPtr graph, Tensors inputs, i
     TraceSpan(TraceKind::kCompileWait, graph->options.name, "", plan_from);
   }
   if (!found.ok()) co_return found.status();
+  alive = CheckAlive();  // compiling takes its time
+  if (!alive.ok()) co_return alive;
   const GraphPlanPtr plan = *found;
 
   Tensors slots(plan->num_slots);
