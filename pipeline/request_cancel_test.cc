@@ -57,13 +57,15 @@ class RequestCancelTest : public ::testing::Test {
     return ask;
   }
   using Answer = std::shared_ptr<std::promise<Status>>;
-  static DetachedTask Tell(Answer answer, Task<Result<Tensors>> work) {
+  // The request lives until then.
+  static DetachedTask Tell(Answer answer, [[maybe_unused]] std::shared_ptr<Request> request,
+                           Task<Result<Tensors>> work) {
     const Result<Tensors> outputs = co_await work;
     answer->set_value(outputs.status());
   }
   std::future<Status> RunShared(const std::shared_ptr<Request>& request) {
     const auto answer = std::make_shared<std::promise<Status>>();
-    Tell(answer, request->RunShared(graph_, inputs_));
+    Tell(answer, request, request->RunShared(graph_, inputs_));
     return answer->get_future();
   }
   std::shared_ptr<Request> NewRequest(uint32_t priority = 0) {

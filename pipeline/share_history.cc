@@ -5,8 +5,9 @@
 namespace plexus {
 namespace {
 
-// Of a whole run, as long as it is not measured: what the cuts of a path cost, and at least that.
-constexpr double kGuessedCost = 0.02, kLeastCost = 0.002;
+// What the cuts of a path cost, of a whole run: as long as it is not measured, at least, and at
+// most: more is a measurement on a busy machine, and who does not go by a path measures no other.
+constexpr double kGuessedCost = 0.02, kLeastCost = 0.002, kMostCost = 0.25;
 
 }  // namespace
 
@@ -42,7 +43,8 @@ void ShareHistory::TookWhole(Duration took) {
 double ShareHistory::CutCost(const RunPath& path) const {
   const auto whole = static_cast<double>(whole_ns_.load(std::memory_order_relaxed));
   const auto cut = static_cast<double>(path.Total().count());
-  return whole > 0 && cut > 0 ? std::max(kLeastCost, (cut - whole) / whole) : kGuessedCost;
+  if (whole <= 0 || cut <= 0) return kGuessedCost;
+  return std::clamp((cut - whole) / whole, kLeastCost, kMostCost);
 }
 
 bool ShareHistory::WorthAPath(const RunPath& path) const {

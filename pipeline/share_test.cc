@@ -333,6 +333,9 @@ TEST_F(ShareTest, AnExecutableMayOutliveItsRuntime) {
 }
 
 TEST_F(ShareTest, WhoAlwaysComesFirstLearnsThatOthersFollow) {
+  RuntimeOptions options;
+  options.threads = 1;
+  runtime_ = Runtime::Create(options).value();
   const ExecutablePtr first = Load("first", {1, 2, 3}, kLong);
   const ExecutablePtr second = Load("second", {1, 2, 4}, kLong);
   WaitForPaths(2);
@@ -345,8 +348,10 @@ TEST_F(ShareTest, WhoAlwaysComesFirstLearnsThatOthersFollow) {
   uint64_t joined = 0;
   for (int i = 0; i < kRounds; ++i) {
     const uint64_t before = runtime_->sharing_stats().joined;
+    Blocker blocker(runtime_->dispatcher());
     Started a = Start(first, Input(100 + static_cast<float>(i)));
     Started b = Start(second, Input(100 + static_cast<float>(i)));
+    blocker.Release();
     ASSERT_TRUE(a.result.get().status.ok());
     ASSERT_TRUE(b.result.get().status.ok());
     if (i >= kRounds / 2) joined += runtime_->sharing_stats().joined - before;
