@@ -659,7 +659,7 @@ class Disturbed {
 // All of them, or some by seed where there are many or each takes long.
 std::vector<int> Victims(int events, uint32_t seed) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr int kMost = 12;
+  constexpr int kMost = 6;
 #else
   constexpr int kMost = 300;
 #endif
