@@ -152,12 +152,14 @@ TEST(Repository, AModelThatChangesWhileItLoadsIsWholeOrRefused) {
   f.folder.Write("same/model.onnx", model);
   ASSERT_TRUE(f.repository.LoadAll().ok());
   std::atomic<bool> stop{false};
+  std::atomic<size_t> writes{0};
   std::thread writer([&] {
-    for (size_t i = 0; !stop; ++i)
-      f.folder.Write("same/model.onnx", model.substr(0, i % model.size()));
+    for (; !stop; ++writes)
+      f.folder.Write("same/model.onnx", model.substr(0, writes % model.size()));
   });
+  while (writes == 0) std::this_thread::yield();  // from here on the file is never whole
   int refused = 0;
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < 300 || writes < model.size(); ++i) {
     const Status loaded = f.repository.Load("same");
     if (!loaded.ok()) {
       ++refused;
