@@ -63,6 +63,7 @@ void SessionStore::Enter(Ticket ticket, Entrant entrant, Turn turn) {
     } else {
       if (!session.counted) {
         session.counted = true;
+        session.owner = entrant.owner;
         ++counted_;
       }
       where_[ticket] = entrant.session;
@@ -143,6 +144,7 @@ Status SessionStore::Commit(Ticket ticket, const State& next) {
   if (!session.running || session.running->ticket != ticket) {
     return InternalError("a commit before its turn");
   }
+  if (!session.ended.ok()) return session.ended;
   const bool begins = !session.state;
   if (session.state) old = std::move(*session.state);
   if (session.running->entrant.end) {
@@ -199,6 +201,47 @@ bool SessionStore::Abandon(Ticket ticket) {
   where_.erase(where);
   DropWaiterLocked(session, at);
   return true;
+}
+
+size_t SessionStore::EndAll(std::string_view owner, const Status& why) {
+  Calls calls;
+  size_t ended = 0;
+  {
+    std::lock_guard lock(mutex_);
+    std::vector<Sessions::node_type> running;
+    for (auto it = sessions_.begin(); it != sessions_.end();) {
+      const auto at = it++;
+      Session& session = at->second;
+      if (session.owner != owner || !session.ended.ok()) continue;
+      ended += session.state ? 1 : 0;
+      ForgetLocked(session);
+      while (!session.waiting.empty()) {
+        Waiter& first = session.waiting.front();
+        where_.erase(first.ticket);
+        calls.emplace_back(std::move(first.turn), why);
+        DropWaiterLocked(session, session.waiting.begin());
+      }
+      due_.erase({{session.idle_until, 0}, at->first});
+      if (session.running) {
+        running.push_back(sessions_.extract(at));
+        continue;
+      }
+      if (session.counted) --counted_;
+      sessions_.erase(at);
+    }
+    // Until their turn has ended, under a name that no session begins with.
+    for (Sessions::node_type& node : running) {
+      Session& session = node.mapped();
+      const Ticket ticket = session.running->ticket;
+      session.ended = why;
+      node.key() = std::string(1, '\0') + std::to_string(ticket);
+      where_[ticket] = node.key();
+      sessions_.insert(std::move(node));
+    }
+    ended_ += ended;
+  }
+  Make(std::move(calls));
+  return ended;
 }
 
 void SessionStore::TickLocked(Calls* calls) {

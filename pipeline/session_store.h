@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -40,11 +41,13 @@ class SessionStore {
   SessionStore(const Clock& clock, SessionLimits limits, std::function<void()> wake = nullptr);
 
   struct Entrant {
-    std::string session;  // who owns it and its id; equal strings are one session
-    std::string name;     // for messages: "sequence 5 of 'p'"
-    bool start = false;   // begin anew, whether or not it is there
-    bool end = false;     // forget the session when this request has succeeded
-    State initial;        // for a start
+    // Who owns it and its id; equal strings are one session. Does not begin with a zero byte.
+    std::string session;
+    std::string owner;                         // for EndAll; of equal sessions the same
+    std::string name;                          // for messages: "sequence 5 of 'p'"
+    bool start = false;                        // begin anew, whether or not it is there
+    bool end = false;                          // forget the session when this request has succeeded
+    State initial;                             // for a start
     Duration idle = std::chrono::seconds(60);  // how long it may stand unused from now on
     std::optional<TimePoint> give_up_at;       // the longest that it waits
   };
@@ -57,13 +60,19 @@ class SessionStore {
   // Calls `turn` once, perhaps before it returns, unless Abandon comes first.
   void Enter(Ticket ticket, Entrant entrant, Turn turn);
   // Keeps copies of `next` for the session in which `ticket` has its turn; once per turn.
-  // kResourceExhausted when all sessions together would hold too much: what was there stays.
+  // kResourceExhausted when all sessions together would hold too much: what was there stays. What
+  // EndAll was given, when that has ended the session meanwhile.
   Status Commit(Ticket ticket, const State& next);
   // Ends the turn of `ticket`, if it has one. What is returned (perhaps null) calls the next one's
   // turn; the caller runs it once it has nothing more to do.
   [[nodiscard]] std::function<void()> EndTurn(Ticket ticket);
   // Of a request that waits for its turn: true, and that will never be called. Else false.
   bool Abandon(Ticket ticket);
+
+  // Ends all sessions of the owner now: their state is forgotten, those that wait fail with `why`,
+  // the one that has the turn will at its Commit. Who enters later finds none of them. How many had
+  // a state.
+  size_t EndAll(std::string_view owner, const Status& why);
 
   // Fails those that have waited too long and forgets idle sessions. When it is due again, if at
   // all as things stand.
@@ -86,6 +95,8 @@ class SessionStore {
     std::optional<State> state;  // none before its first Commit
     size_t bytes = 0;
     bool counted = false;  // among the sessions that there may be
+    std::string owner;
+    Status ended;  // not OK: why nothing may be committed any more
     std::optional<Waiter> running;
     std::deque<Waiter> waiting;
     TimePoint idle_until{};

@@ -29,6 +29,7 @@ class SessionStoreTest : public ::testing::Test {
     request->ticket = store_->NewTicket();
     SessionStore::Entrant entrant;
     entrant.session = session;
+    entrant.owner = session.substr(0, session.find(' '));
     entrant.name = "sequence " + session;
     entrant.start = start;
     entrant.end = end;
@@ -205,6 +206,33 @@ TEST_F(SessionStoreTest, AStateIsTheSessionsOwn) {
   shared.mutable_data<int64_t>()[0] = 6;
   EndTurn(start);
   EXPECT_EQ(Enter("a")->state(), 5);
+}
+
+TEST_F(SessionStoreTest, AnOwnersSessionsEndAtOnceAndTheOthersGoOn) {
+  const Status why = CancelledError("removed");
+  Succeed(Start("shop 1"), 1);
+  Succeed(Start("other 1"), 7);
+  const RequestPtr runs = Start("shop 2"), waits = Enter("shop 2");
+  Succeed(Start("shop 3"), 3);
+  const RequestPtr goes_on = Enter("shop 3");
+  EXPECT_EQ(store_->EndAll("shop", why), 2u) << "the second one holds nothing yet";
+  EXPECT_EQ(waits->error(), "removed");
+  EXPECT_EQ(store_->EndAll("shop", why), 0u);
+  EXPECT_EQ(store_->stats().ended, 2u);
+  EXPECT_EQ(store_->stats().waiting, 0u);
+  EXPECT_NE(Enter("shop 1")->error().find("is not there"), std::string::npos);
+  // What runs keeps nothing, and nobody has to wait for it.
+  const RequestPtr anew = Start("shop 3");
+  ASSERT_TRUE(anew->has_turn());
+  Succeed(anew, 30);
+  for (const RequestPtr& late : {runs, goes_on}) {
+    EXPECT_EQ(store_->Commit(late->ticket, Number(9)).code(), StatusCode::kCancelled);
+    EndTurn(late);
+  }
+  EXPECT_EQ(store_->stats().sessions, 2u);
+  EXPECT_EQ(store_->stats().bytes, 2 * sizeof(int64_t));
+  EXPECT_EQ(Enter("shop 3")->state(), 30);
+  EXPECT_EQ(Enter("other 1")->state(), 7);
 }
 
 TEST_F(SessionStoreTest, WakesItsKeeperOnlyWhenSomethingIsDueEarlier) {

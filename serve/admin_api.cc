@@ -139,28 +139,29 @@ HttpResponse AdminApi::OneTenant(const HttpRequest& request) {
   const Result<std::string> name =
       PercentDecode(std::string_view(request.path).substr(kOneTenant.size()));
   if (!name.ok()) return ErrorResponse(name.status());
-  const Result<size_t> requests = RemoveTenant(*name);
-  if (!requests.ok()) return ErrorResponse(requests.status());
+  const Result<V2Api::Removed> removed = RemoveTenant(*name);
+  if (!removed.ok()) return ErrorResponse(removed.status());
   HttpResponse response;
   JsonWriter json(&response.body);
   json.BeginObject();
   json.Key("tenant").String(*name);
-  json.Key("requests").Uint(*requests);
+  json.Key("requests").Uint(removed->requests);
+  json.Key("sessions").Uint(removed->sessions);
   json.EndObject();
   return response;
 }
 
-// The number of its requests that are given up. Each leaves what it shares with others; the
+// What of it is given up. Each request leaves what it shares with others; the
 // dispatcher is told last, so that it finds nothing of the tenant's alone any more but what nobody
 // asked for over this server.
-Result<size_t> AdminApi::RemoveTenant(std::string_view name) {
+Result<V2Api::Removed> AdminApi::RemoveTenant(std::string_view name) {
   PLEXUS_ASSIGN_OR_RETURN(const TenantId id, tenants_.Forget(name));
   const Status why = CancelledError("tenant '" + std::string(name) + "' was removed");
-  const size_t requests = api_.CancelTenant(id, why);
+  const V2Api::Removed removed = api_.RemoveTenant(id, name, why);
   runtime_.dispatcher().RemoveTenant(id, why);
-  PLEXUS_LOG(kInfo) << "tenant '" << name << "' was removed; " << requests
-                    << " requests of it were given up";
-  return requests;
+  PLEXUS_LOG(kInfo) << "tenant '" << name << "' was removed; " << removed.requests
+                    << " requests of it were given up, " << removed.sessions << " sessions ended";
+  return removed;
 }
 
 // Tenants that were heard of; shares are in device time.

@@ -35,7 +35,7 @@ class AdminApi : public HttpHandler {
   Status SetPolicy(const HttpRequest& request);
   HttpResponse Tenants(const HttpRequest& request);
   Status SetWeight(const HttpRequest& request);
-  Result<size_t> RemoveTenant(std::string_view name);
+  Result<V2Api::Removed> RemoveTenant(std::string_view name);
   HttpResponse OneTenant(const HttpRequest& request);
   void WriteTenants(JsonWriter& json) const;
   HttpResponse Stats() const;

@@ -89,6 +89,7 @@ void InferCall::EnterSession() {
   // The id is its tenant's, and one load's: what was kept may not fit what is loaded later.
   entrant.session =
       std::to_string(servable_->load_number) + " " + request_.tenant + " " + decoded_.sequence.id;
+  entrant.owner = request_.tenant;
   entrant.name = "sequence " + decoded_.sequence.id + " of '" + servable_->name + "'";
   entrant.start = decoded_.sequence.start;
   entrant.end = decoded_.sequence.end;

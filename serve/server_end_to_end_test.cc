@@ -161,7 +161,7 @@ TEST(ServerEndToEnd, ARemovedTenantsRowsLeaveABatchAndTheOthersGoOn) {
       std::this_thread::yield();
     }
     EXPECT_EQ(admin.Call("DELETE /tenants/gone HTTP/1.1\r\nHost: test\r\n\r\n").body,
-              R"({"tenant":"gone","requests":4})");
+              R"({"tenant":"gone","requests":4,"sessions":0})");
     for (int i = 0; i < kRows; i += 2) EXPECT_EQ(clients[i]->Read().status, 503);
   }
   for (int i = 1; i < kRows; i += 2) {

@@ -215,6 +215,36 @@ TEST(Session, ARequestThatWaitsForItsTurnIsAnsweredWhenItsTimeHasPassed) {
   EXPECT_EQ(f.Said(first), "1");
 }
 
+TEST(Session, ARemovedTenantsEndAtOnce) {
+  Fixture f;
+  EXPECT_EQ(f.Send(1, kStart, "shop"), "1");
+  EXPECT_EQ(f.Send(10, kStart, "other"), "10");
+  const TenantId shop = f.tenants.Forget("shop").value();
+  const V2Api::Removed removed = f.api->RemoveTenant(shop, "shop", CancelledError("removed"));
+  EXPECT_EQ(removed.requests, 0u);
+  EXPECT_EQ(removed.sessions, 1u);
+  EXPECT_EQ(f.api->session_stats().sessions, 1u);
+  EXPECT_TRUE(Holds(f.Send(2, kNext, "shop"), "is not there")) << "whoever has the name now";
+  EXPECT_EQ(f.Send(2, kNext, "other"), "12");
+}
+
+TEST(Session, ARemovedTenantsRequestsEndWithTheirSession) {
+  HeldFixture f;
+  const auto runs = f.Start(1, kStart, "shop"), waits = f.Start(2, kNext, "shop");
+  const auto other = f.Start(5, kStart, "other");
+  f.test().WaitForStarts(2);
+  const TenantId shop = f.tenants.Forget("shop").value();
+  const V2Api::Removed removed = f.api->RemoveTenant(shop, "shop", CancelledError("removed"));
+  EXPECT_EQ(removed.requests, 2u);
+  EXPECT_EQ(removed.sessions, 0u) << "the first request has not ended";
+  for (const auto& answer : {runs, waits}) {
+    EXPECT_TRUE(Holds(f.Said(answer), "503") && Holds(f.Said(answer), "removed"));
+  }
+  f.test().Release();
+  EXPECT_EQ(f.Said(other), "5");
+  EXPECT_EQ(f.Send(3, kStart, "shop"), "3") << "another begins anew";
+}
+
 TEST(Session, ThereAreLimits) {
   V2ApiOptions options;
   options.sessions.max_sessions = 1;

@@ -49,9 +49,15 @@ class V2Api : public HttpHandler {
   bool draining() const { return draining_.load(std::memory_order_acquire); }
 
   // Gives up every inference of the tenant that has begun and is not answered; `why` is what those
-  // are answered. Returns how many there were. Work that other tenants wait for as well goes on, if
-  // `why` is kCancelled.
-  size_t CancelTenant(TenantId tenant, const Status& why) { return running_.Cancel(tenant, why); }
+  // are answered. Work that other tenants wait for as well goes on, if `why` is kCancelled. Ends
+  // the sessions that it has under `name`, too. How many there were of both.
+  struct Removed {
+    size_t requests = 0, sessions = 0;
+  };
+  Removed RemoveTenant(TenantId tenant, std::string_view name, const Status& why) {
+    const size_t requests = running_.Cancel(tenant, why);
+    return {requests, sessions_.store().EndAll(name, why)};
+  }
 
   const SessionLimits& session_limits() const { return options_.sessions; }
   SessionStore::Stats session_stats() const { return sessions_.stats(); }

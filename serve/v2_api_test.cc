@@ -670,7 +670,7 @@ TEST(Admin, RemovesATenantWithItsRequestsAndItsWeight) {
   f.runtime.WaitForStarts(3);
   const auto removed = admin.Call(Delete("/tenants/shop"));
   EXPECT_EQ(removed.status, 200);
-  EXPECT_EQ(removed.body, R"({"tenant":"shop","requests":2})");
+  EXPECT_EQ(removed.body, R"({"tenant":"shop","requests":2,"sessions":0})");
   for (TestConnection* of_shop : {&first, &second}) {
     const auto answer = of_shop->Read();
     EXPECT_EQ(answer.status, 503);
@@ -685,7 +685,7 @@ TEST(Admin, RemovesATenantWithItsRequestsAndItsWeight) {
   // Who has the name later is somebody else.
   EXPECT_EQ(first.Call(Post(infer, Body("[1,2]"), "plexus-tenant: shop\r\n")).status, 200);
   EXPECT_NE(admin.Call(Get("/tenants")).body.find(R"("shop":{"weight":1,)"), std::string::npos);
-  EXPECT_EQ(admin.Call(Delete("/tenants/reports")).body, R"({"tenant":"reports","requests":0})");
+  EXPECT_EQ(admin.Call(Delete("/tenants/reports")).body, R"({"tenant":"reports","requests":0,"sessions":0})");
 }
 
 TEST(Admin, SaysWhyATenantCannotBeRemoved) {
