@@ -685,7 +685,8 @@ TEST(Admin, RemovesATenantWithItsRequestsAndItsWeight) {
   // Who has the name later is somebody else.
   EXPECT_EQ(first.Call(Post(infer, Body("[1,2]"), "plexus-tenant: shop\r\n")).status, 200);
   EXPECT_NE(admin.Call(Get("/tenants")).body.find(R"("shop":{"weight":1,)"), std::string::npos);
-  EXPECT_EQ(admin.Call(Delete("/tenants/reports")).body, R"({"tenant":"reports","requests":0,"sessions":0})");
+  EXPECT_EQ(admin.Call(Delete("/tenants/reports")).body,
+            R"({"tenant":"reports","requests":0,"sessions":0})");
 }
 
 TEST(Admin, SaysWhyATenantCannotBeRemoved) {
