@@ -29,7 +29,7 @@ def log(text: str) -> None:
 def measure(
     servers: list, names: list, mode: str, rounds: int, bodies: list, in_flight: int = 1
 ) -> dict:
-    """Answers to all pipelines per round. `servers` has one for each pipeline, perhaps the same;
+    """Answers per second, each answer's time in ms, and outputs. `servers` has one for each pipeline, perhaps the same;
     `bodies` one per round, in mode distinct one per round and pipeline; `in_flight`: rounds under
     way at a time."""
     count = len(names)
@@ -55,7 +55,7 @@ def measure(
             outputs.append(decoded)
     return {
         "per_s": rounds * count / wall,
-        "p99_ms": float(np.percentile([took for _, took in answers], 99)) * 1e3,
+        "took_ms": [took * 1e3 for _, took in answers],
         "outputs": outputs,
     }
 
@@ -122,52 +122,78 @@ def memory_of(repositories: Repositories, names: list, body: tuple) -> dict:
     }
 
 
-def compare(
-    systems: dict, names: list, repeats: int, rounds: int, bodies_of, modes=MODES, in_flight=1
-):
-    """Measures every system in every mode, `shared` first in one repeat and last in the next.
+class Comparison:
+    """Systems asked in turn, in short slices: a neighbour on the same host that takes the memory for
+    a second meets all of them.
 
     `systems`: for each its servers, one per pipeline; `bodies_of(count, rng)` makes inputs that no
-    two requests share. Gives (mode → system → measurements, whether all outputs were equal)."""
-    found = {mode: {system: [] for system in systems} for mode in modes}
-    same = True
-    for system, servers in systems.items():
-        warm = bodies_of(3 * len(names), np.random.default_rng(0))
-        measure(servers, names, "separate", 3, warm)  # compiles
-        if system == "shared":
-            measure(servers, names, "group", 3, warm)
-    for repeat in range(repeats):
-        for mode in modes:
-            outputs = {}
-            order = list(systems) if repeat % 2 == 0 else list(systems)[::-1]
-            count = rounds * (len(names) if mode == "distinct" else 1)
-            for system in order:
-                # Without sharing several pipelines are several requests, however they are asked.
-                how = "separate" if mode == "group" and system != "shared" else mode
-                bodies = bodies_of(count, np.random.default_rng(repeat + 1))
-                got = measure(systems[system], names, how, rounds, bodies, in_flight)
-                outputs[system] = got.pop("outputs")
-                found[mode][system].append(got)
-            same = same and all(equal(outputs["shared"], other) for other in outputs.values())
-            rates = {system: round(found[mode][system][-1]["per_s"], 1) for system in systems}
-            log(f"{mode}: answers/s {rates}; outputs equal: {same}")
-    return found, same
+    two requests share. No process is quite as fast as the next, so a comparison may go on with
+    others of the same systems (`meet`)."""
 
+    def __init__(self, names: list, bodies_of, modes=MODES, in_flight: int = 1):
+        self.names, self.bodies_of, self.modes, self.in_flight = names, bodies_of, modes, in_flight
+        self.found = {mode: {} for mode in modes}
+        self.same = True
+        self._seed = 0
 
-def gains(found: dict, over: str) -> dict:
-    """Per mode throughput_gain and p99_gain of `shared` over another system."""
-    out = {}
-    for mode, systems in found.items():
-        ours, theirs = systems["shared"], systems[over]
-        out[mode] = {
-            "throughput_gain": report.paired_ratio(
-                [r["per_s"] for r in ours], [r["per_s"] for r in theirs]
-            ),
-            "p99_gain": report.paired_ratio(
-                [r["p99_ms"] for r in theirs], [r["p99_ms"] for r in ours]
-            ),
-        }
-    return out
+    def meet(self, systems: dict, repeats: int, rounds: int, slices: int):
+        """Every mode `repeats` times, `slices` slices of `rounds` rounds each; `shared` is first
+        in one slice and last in the next."""
+        names, count = self.names, len(self.names)
+        for system, servers in systems.items():
+            warm = self.bodies_of(3 * count, np.random.default_rng(0))
+            measure(servers, names, "separate", 3, warm)  # compiles
+            if system == "shared":
+                measure(servers, names, "group", 3, warm)
+        for _ in range(repeats):
+            for mode in self.modes:
+                got = [self._slice(systems, mode, rounds) for _ in range(slices)]
+                for system in systems:
+                    took = [ms for each in got for ms in each[system]["took_ms"]]
+                    self.found[mode].setdefault(system, []).append(
+                        {
+                            "per_s": [each[system]["per_s"] for each in got],
+                            "p99_ms": float(np.percentile(took, 99)),
+                        }
+                    )
+                rates = {
+                    system: round(float(np.median(self.found[mode][system][-1]["per_s"])), 1)
+                    for system in systems
+                }
+                log(f"{mode}: answers/s {rates}; outputs equal: {self.same}")
+
+    def _slice(self, systems: dict, mode: str, rounds: int) -> dict:
+        self._seed += 1
+        order = list(systems) if self._seed % 2 else list(systems)[::-1]
+        count = rounds * (len(self.names) if mode == "distinct" else 1)
+        bodies = self.bodies_of(count, np.random.default_rng(self._seed))
+        got = {}
+        for system in order:
+            # Without sharing several pipelines are several requests, however they are asked.
+            how = "separate" if mode == "group" and system != "shared" else mode
+            got[system] = measure(
+                systems[system], self.names, how, rounds, bodies, self.in_flight
+            )
+        outputs = [got[system].pop("outputs") for system in systems]
+        self.same = self.same and all(equal(outputs[0], other) for other in outputs[1:])
+        return got
+
+    def gains(self, over: str) -> dict:
+        """Per mode throughput_gain and p99_gain of `shared` over another system: of pairs of
+        slices, and of pairs of repeats."""
+        out = {}
+        for mode, systems in self.found.items():
+            ours, theirs = systems["shared"], systems[over]
+            out[mode] = {
+                "throughput_gain": report.paired_ratio(
+                    [rate for r in ours for rate in r["per_s"]],
+                    [rate for r in theirs for rate in r["per_s"]],
+                ),
+                "p99_gain": report.paired_ratio(
+                    [r["p99_ms"] for r in theirs], [r["p99_ms"] for r in ours]
+                ),
+            }
+        return out
 
 
 def arithmetic_limit(times: dict, names: list, path: str):

@@ -86,7 +86,9 @@ def shared_path() -> str:
 
 
 def run(quick: bool, only: set | None):
-    rounds, repeats = (9, 3) if quick else (24, 10)
+    repeats, slices, rounds = (3, 2, 6) if quick else (10, 3, 8)
+    comparison = sharing.Comparison(NAMES, variants, in_flight=IN_FLIGHT)
+    one_at_a_time = sharing.Comparison(NAMES, variants, modes=("group",))
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         repositories = sharing.Repositories(folder, NAMES, {PATH: shared_path()})
@@ -100,32 +102,29 @@ def run(quick: bool, only: set | None):
         times = busy_ms(unshared, [*NAMES, PATH], first, runs, Server.processor_ns)
         limit, alone, path = sharing.arithmetic_limit(times, NAMES, PATH)
         systems = {"shared": [shared] * 2, "none": [unshared] * 2, "processes": each}
-        found, same = sharing.compare(
-            systems, NAMES, repeats, rounds, variants, in_flight=IN_FLIGHT
-        )
-        alone_found, alone_same = sharing.compare(
-            systems, NAMES, repeats, rounds // 3, variants, modes=("group",)
-        )
+        comparison.meet(systems, repeats, rounds, slices)
+        one_at_a_time.meet(systems, repeats, rounds, 1)
         counters = shared.sharing()
 
-    gains = sharing.gains(found, "none")
-    alone_gains = sharing.gains(alone_found, "none")
+    gains = comparison.gains("none")
+    alone_gains = one_at_a_time.gains("none")
     result = {
         "experiment": "sharing-ocr",
         "environment": report.environment(),
         "quick": quick,
-        "images": rounds,
         "repeats": repeats,
+        "slices_per_repeat": slices,
+        "images_per_slice": rounds,
         "processor_ms_alone": {name: round(ms, 3) for name, ms in alone.items()},
         "processor_ms_shared_path": round(path, 3),
         "rounds_in_flight": IN_FLIGHT,
         **sharing.summary(gains, limit),
         "throughput_gain_alone": alone_gains["group"]["throughput_gain"]["median"],
         **memory,
-        "outputs_equal": same and alone_same,
+        "outputs_equal": comparison.same and one_at_a_time.same,
         "gains": gains,
         "gains_alone": alone_gains,
-        "gains_over_processes": sharing.gains(found, "processes"),
+        "gains_over_processes": comparison.gains("processes"),
         "sharing_counters": counters,
         "cores": len(os.sched_getaffinity(0)),
     }

@@ -59,28 +59,34 @@ def shared_path() -> str:
 
 
 def run(quick: bool, only: set | None):
-    rounds, repeats = (20, 3) if quick else (40, 10)
+    pairs, repeats, slices, rounds = (1, 2, 6, 5) if quick else (3, 3, 10, 5)
+    comparison = sharing.Comparison(NAMES, variants)
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         repositories = sharing.Repositories(folder, NAMES, {PATH: shared_path()})
         clip = encode({"audio": clips()[0]})
         memory = sharing.memory_of(repositories, NAMES, clip)
 
-        shared = stack.enter_context(Server(repositories.whole))
-        unshared = stack.enter_context(Server(repositories.whole, "--no-sharing"))
-        times = busy_ms(unshared, [*NAMES, PATH], clip, 5 if quick else 25)
+        with Server(repositories.whole, "--no-sharing") as server:
+            times = busy_ms(server, [*NAMES, PATH], clip, 5 if quick else 25)
         limit, alone, path = sharing.arithmetic_limit(times, NAMES, PATH)
-        systems = {"shared": [shared] * len(NAMES), "none": [unshared] * len(NAMES)}
-        found, same = sharing.compare(systems, NAMES, repeats, rounds, variants)
-        counters = shared.sharing()
+        counters = []
+        for _ in range(pairs):
+            with Server(repositories.whole) as shared:
+                with Server(repositories.whole, "--no-sharing") as unshared:
+                    systems = {"shared": [shared] * len(NAMES), "none": [unshared] * len(NAMES)}
+                    comparison.meet(systems, repeats, rounds, slices)
+                    counters.append(shared.sharing())
 
-    gains = sharing.gains(found, "none")
+    gains = comparison.gains("none")
     result = {
         "experiment": "sharing-wake",
         "environment": report.environment(),
         "quick": quick,
-        "clips": rounds,
+        "pairs_of_servers": pairs,
         "repeats": repeats,
+        "slices_per_repeat": slices,
+        "clips_per_slice": rounds,
         "busy_ms_alone": {name: round(ms, 3) for name, ms in alone.items()},
         "busy_ms_shared_path": round(path, 3),
         **sharing.summary(gains, limit),
@@ -91,7 +97,7 @@ def run(quick: bool, only: set | None):
             "why": "the same server as none, by construction: one process, each model loaded once, "
             "every request does its own work",
         },
-        "outputs_equal": same,
+        "outputs_equal": comparison.same,
         "gains": gains,
         "sharing_counters": counters,
         "cores": len(os.sched_getaffinity(0)),
