@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "paths/bodies.h"
 #include "paths/layout.h"
 
 namespace plexus {
@@ -72,7 +73,9 @@ Box SegmentBox(const SegmentSummary& segment) {
     who = segment.pipelines[0];
     if (name.rfind(who + "/", 0) == 0) name = name.substr(who.size() + 1);
   }
+  if (!segment.stage.empty()) name = name.substr(segment.stage.size() + 2);
   box.lines.push_back(Shortened(name, kLongest));
+  if (!segment.stage.empty()) box.lines.push_back(Shortened(segment.stage, kLongest));
   box.lines.push_back(
       Plural(segment.nodes, "node") + ", " +
       Scaled(static_cast<double>(segment.constant_bytes), 1024, {"B", "KiB", "MiB", "GiB", "TiB"}));
@@ -87,6 +90,21 @@ Box SegmentBox(const SegmentSummary& segment) {
   return box;
 }
 
+// Edges between the calls of a body, and to those that read what it is given.
+void JoinBody(const Path& path, uint32_t stage, const std::map<const Segment*, uint32_t>& segments,
+              const std::set<std::string>& users, Picture* picture) {
+  for (const Call& call : path.calls) {
+    const uint32_t to = segments.at(call.segment.get());
+    for (const PathValue& in : call.inputs) {
+      if (in.from == PathValue::From::kConstant) continue;
+      const uint32_t from = in.from == PathValue::From::kInput
+                                ? stage
+                                : segments.at(path.calls[in.call].segment.get());
+      if (from != to) picture->edges[{from, to}].insert(users.begin(), users.end());
+    }
+  }
+}
+
 Picture MakePicture(const PathSummary& summary) {
   Picture picture;
   std::map<const Segment*, uint32_t> segments;
@@ -95,8 +113,19 @@ Picture MakePicture(const PathSummary& summary) {
     picture.boxes.push_back(SegmentBox(segment));
     picture.most_users = std::max(picture.most_users, picture.boxes.back().users);
   }
+  // What runs in a stage stands behind the segment that has the stage.
+  for (const SegmentSummary& segment : summary.segments) {
+    for (const StageBody& body : StageBodies(*segment.segment->graph)) {
+      const auto at = summary.map->bodies.find(body.graph.get());
+      if (at == summary.map->bodies.end()) continue;
+      const std::vector<std::string>& users = summary.bodies.at(at->second).pipelines;
+      JoinBody(*summary.map->paths.at(at->second), segments.at(segment.segment.get()), segments,
+               {users.begin(), users.end()}, &picture);
+    }
+  }
   std::map<std::string, uint32_t> inputs;
   for (const auto& [name, path] : summary.map->paths) {
+    if (BodyPaths::IsBody(name)) continue;
     const auto source = [&, &path = path](const PathValue& value) {
       if (value.from == PathValue::From::kCall) {
         return segments.at(path->calls[value.call].segment.get());

@@ -57,6 +57,32 @@ std::string KeyOf(const Segment& segment, const std::vector<KnownValue>& inputs)
   return key;
 }
 
+// What a stage reads, where it stands in a specialised graph.
+std::vector<KnownValue> KnownInputs(const Graph& graph, const Node& node) {
+  std::vector<KnownValue> known;
+  for (const auto* list : {&node.inputs, &node.implicit_inputs}) {
+    for (ValueId id : *list) {
+      known.push_back(id.valid() ? Known(graph.value(id)) : KnownValue());
+    }
+  }
+  return known;
+}
+
+// One row for each input of a batchable segment that nothing is known of, where its other sizes
+// are the same in every request.
+void AssumeOneRow(const Segment& segment, std::vector<KnownValue>* inputs) {
+  if (!segment.batchable) return;
+  for (size_t i = 0; i < inputs->size(); ++i) {
+    if ((*inputs)[i].shape) continue;
+    SymbolicShape shape = segment.row_shapes[i];
+    if (!shape.has_rank || shape.dims.empty()) continue;
+    shape.dims[0] = {1, ""};
+    if (!shape.IsConcrete()) continue;
+    const Value& input = segment.graph->value(segment.graph->inputs()[i]);
+    (*inputs)[i] = {input.dtype, shape.ToConcrete(), std::nullopt};
+  }
+}
+
 }  // namespace
 
 Flops CountFlops(const Graph& graph, const Node& node) {
@@ -83,7 +109,7 @@ Flops CountFlops(const Graph& graph) {
 FlopCounter::Counted FlopCounter::CountAnew(const Graph& graph,
                                             const std::vector<KnownValue>& inputs) const {
   Counted counted;
-  counted.flops.complete = false;
+  counted.flops.complete = counted.own.complete = false;
   counted.outputs.resize(graph.outputs().size());
   std::vector<KnownInput> known;
   for (const KnownValue& input : inputs) {
@@ -93,6 +119,16 @@ FlopCounter::Counted FlopCounter::CountAnew(const Graph& graph,
   const Result<Graph> special = Specialize(graph, known, evaluator_);
   if (!special.ok()) return counted;  // it does not run on these shapes
   counted.flops = CountFlops(*special);
+  counted.own = Flops();
+  for (const Node& node : special->nodes()) {
+    if (node.HasAttr("stage")) {
+      counted.stages[node.name] = KnownInputs(*special, node);
+      continue;
+    }
+    const Flops flops = CountFlops(*special, node);
+    counted.own.count += flops.count;
+    counted.own.complete &= flops.complete;
+  }
   const std::vector<NodeId> producers = special->Producers();
   for (size_t i = 0; i < counted.outputs.size(); ++i) {
     ValueId id = special->outputs()[i];
@@ -114,8 +150,8 @@ const FlopCounter::Counted& FlopCounter::Count(const Segment& segment,
   return it->second;
 }
 
-std::vector<Flops> FlopCounter::CountPath(const Path& path, const std::vector<KnownValue>& inputs) {
-  std::vector<Flops> result;
+std::vector<const FlopCounter::Counted*> FlopCounter::CountPath(
+    const Path& path, const std::vector<KnownValue>& inputs, bool one_row) {
   std::vector<const Counted*> calls;
   for (const Call& call : path.calls) {
     std::vector<KnownValue> given;
@@ -131,10 +167,10 @@ std::vector<Flops> FlopCounter::CountPath(const Path& path, const std::vector<Kn
         given.push_back(Known(value));
       }
     }
+    if (one_row) AssumeOneRow(*call.segment, &given);
     calls.push_back(&Count(*call.segment, given));
-    result.push_back(calls.back()->flops);
   }
-  return result;
+  return calls;
 }
 
 }  // namespace plexus

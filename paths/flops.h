@@ -1,6 +1,7 @@
 // FLOPs of segments on inputs of given shapes.
 #pragma once
 
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -28,15 +29,20 @@ class FlopCounter {
  public:
   explicit FlopCounter(const Evaluator& evaluator) : evaluator_(evaluator) {}
 
-  // One entry for each call of `path`, in their order. `inputs` as the pipeline's; those without a
-  // shape leave what depends on them uncounted.
-  std::vector<Flops> CountPath(const Path& path, const std::vector<KnownValue>& inputs);
-
- private:
   struct Counted {
     Flops flops;
+    Flops own;                        // of them, what is not in the bodies of stages
     std::vector<KnownValue> outputs;  // as Segment::graph's outputs
+    // What the stages in it read, by the node's name: its inputs, then its captures.
+    std::map<std::string, std::vector<KnownValue>> stages;
   };
+  // One entry for each call of `path`, in their order; valid as long as the counter is. `inputs` as
+  // the pipeline's; those without a shape leave what depends on them uncounted. `one_row`: a
+  // batchable segment whose inputs are not known runs on one row.
+  std::vector<const Counted*> CountPath(const Path& path, const std::vector<KnownValue>& inputs,
+                                        bool one_row = false);
+
+ private:
   const Counted& Count(const Segment& segment, const std::vector<KnownValue>& inputs);
   Counted CountAnew(const Graph& graph, const std::vector<KnownValue>& inputs) const;
 

@@ -66,6 +66,8 @@ struct SegmentUse {
 struct PathMap {
   std::map<std::string, PathPtr> paths;
   std::vector<SegmentUse> segments;  // in order of first use
+  // Of stages within stages: the names in `paths` of their bodies (BodyPaths::Follow).
+  std::map<const Graph*, std::string> bodies;
   // Constants that would be held again if every pipeline had its own copy.
   size_t constant_bytes_saved = 0;
 };

@@ -8,17 +8,7 @@
 namespace plexus {
 namespace {
 
-// Stages within stages: bodies that keep their identity from a pipeline's graph to its plans.
-std::vector<GraphPtr> StageBodies(const Graph& graph) {
-  std::vector<GraphPtr> bodies;
-  for (const Node& node : graph.nodes()) {
-    if (!node.HasAttr("stage")) continue;
-    for (const auto& [name, attribute] : node.attributes) {
-      if (const auto* body = std::get_if<GraphPtr>(&attribute)) bodies.push_back(*body);
-    }
-  }
-  return bodies;
-}
+std::string NameOf(uint64_t graph_id) { return std::to_string(graph_id); }
 
 }  // namespace
 
@@ -117,7 +107,7 @@ class PathBook::Cut {
 
   void Run(Paths* paths) {
     for (const auto& [name, path] : map_.paths) {
-      if (IsBody(name)) continue;
+      if (BodyPaths::IsBody(name)) continue;
       tops_.push_back(path.get());
       root_.push_back(tops_.size() - 1);
       std::set<const Path*> seen;
@@ -132,9 +122,7 @@ class PathBook::Cut {
       (*paths)[id] = run;
     }
     book_.next_family_ += tops_.size();
-    for (auto& [key, body] : book_.bodies_) {
-      if (key.first == precision_) body.run = made_[body.name];
-    }
+    book_.body_runs_[precision_] = std::move(made_);
   }
 
  private:
@@ -144,16 +132,15 @@ class PathBook::Cut {
     bool several = false;
   };
 
-  static bool IsBody(const std::string& name) { return name.front() == 'b'; }
-
   size_t Find(size_t top) {
     while (root_[top] != top) top = root_[top] = root_[root_[top]];
     return top;
   }
 
+  // Null where bodies nest too deeply.
   const Path* BodyPath(const GraphPtr& body) const {
-    const auto known = book_.bodies_.find({precision_, body.get()});
-    return known != book_.bodies_.end() ? map_.paths.at(known->second.name).get() : nullptr;
+    const auto known = map_.bodies.find(body.get());
+    return known != map_.bodies.end() ? map_.paths.at(known->second).get() : nullptr;
   }
 
   // Who has segments in common, directly or through others, is of one family.
@@ -163,8 +150,8 @@ class PathBook::Cut {
       const auto [it, is_new] = users_.emplace(call.segment.get(), Users{top});
       if (it->second.first != top) it->second.several = true;
       if (call.segment->deterministic) root_[Find(top)] = Find(it->second.first);
-      for (const GraphPtr& body : StageBodies(*call.segment->graph)) {
-        if (const Path* inner = BodyPath(body)) NoteUsers(*inner, top, seen);
+      for (const StageBody& body : StageBodies(*call.segment->graph)) {
+        if (const Path* inner = BodyPath(body.graph)) NoteUsers(*inner, top, seen);
       }
     }
   }
@@ -194,16 +181,16 @@ class PathBook::Cut {
   std::vector<std::pair<const Graph*, RunPathPtr>> Bodies(const Graph& graph,
                                                           const std::string& user) {
     std::vector<std::pair<const Graph*, RunPathPtr>> bodies;
-    for (const GraphPtr& body : StageBodies(graph)) {
-      const auto known = book_.bodies_.find({precision_, body.get()});
-      if (known == book_.bodies_.end()) continue;
-      const auto [made, is_new] = made_.emplace(known->second.name, nullptr);
+    for (const StageBody& body : StageBodies(graph)) {
+      const Path* path = BodyPath(body.graph);
+      if (path == nullptr) continue;
+      const auto [made, is_new] = made_.emplace(path->pipeline, nullptr);
       if (is_new) {
-        const std::shared_ptr<RunPath> run = Make(*map_.paths.at(known->second.name), user);
-        if (run != nullptr) run->KeepTrials(known->second.run);
-        made_[known->second.name] = run;
+        const std::shared_ptr<RunPath> run = Make(*path, user);
+        if (run != nullptr) run->KeepTrials(book_.body_runs_[precision_][path->pipeline]);
+        made_[path->pipeline] = run;
       }
-      if (const RunPathPtr& run = made_[known->second.name]) bodies.emplace_back(body.get(), run);
+      if (const RunPathPtr& run = made_[path->pipeline]) bodies.emplace_back(body.graph.get(), run);
     }
     return bodies;
   }
@@ -231,10 +218,6 @@ class PathBook::Cut {
   std::unordered_map<const Segment*, Users> users_;
   std::map<std::string, RunPathPtr> made_;  // of bodies
 };
-
-namespace {
-std::string NameOf(uint64_t graph_id) { return std::to_string(graph_id); }
-}  // namespace
 
 PathBook::PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
                    std::function<void(uint64_t graph_id)> drop)
@@ -288,39 +271,13 @@ void PathBook::Refresh() {
   }
   Paths paths;
   for (auto& [precision, finder] : finders_) {
-    const PathMapPtr map =
-        FollowBodies(precision, finder.Update(std::move(loads[precision]), gone));
+    finder.Update(std::move(loads[precision]), gone);
+    const PathMapPtr map = bodies_[precision].Follow(finder);
     Cut(this, precision, *map).Run(&paths);
   }
   std::erase_if(segments_, [](const auto& entry) { return entry.second.graph.expired(); });
   std::lock_guard lock(mutex_);
   paths_.swap(paths);
-}
-
-PathMapPtr PathBook::FollowBodies(Precision precision, PathMapPtr map) {
-  // A body's own segments may hold bodies, too.
-  for (int depth = 0; depth < kMaxBodyDepth; ++depth) {
-    std::map<const Graph*, GraphPtr> found;
-    for (const SegmentUse& use : map->segments) {
-      for (const GraphPtr& body : StageBodies(*use.segment->graph)) found[body.get()] = body;
-    }
-    std::vector<std::string> gone;
-    std::erase_if(bodies_, [&](const auto& entry) {
-      const auto& [key, body] = entry;
-      if (key.first != precision || found.erase(key.second) > 0) return false;
-      gone.push_back(body.name);
-      return true;
-    });
-    if (found.empty() && gone.empty()) break;
-    std::vector<PathFinder::Load> loads;
-    for (auto& [key, graph] : found) {
-      const std::string name = "body " + std::to_string(next_body_++);
-      loads.push_back({name, std::make_shared<const Graph>(WithCapturesAsInputs(*graph))});
-      bodies_[{precision, key}] = {graph, name, nullptr};
-    }
-    map = finders_.at(precision).Update(std::move(loads), gone);
-  }
-  return map;
 }
 
 RunPathPtr PathBook::Find(uint64_t graph_id) const {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "paths/bodies.h"
 #include "paths/finder.h"
 #include "pipeline/folding_evaluator.h"
 #include "pipeline/plan.h"
@@ -96,8 +97,6 @@ class PathBook {
     std::shared_ptr<TimeEstimate> time;
   };
   Ready MakeReady(Precision precision, const SegmentPtr& segment, const std::string& first_user);
-  // Bodies are pipelines of their own to the finder: those in the graphs that would run.
-  PathMapPtr FollowBodies(Precision precision, PathMapPtr map);
   class Cut;  // one Refresh
 
   const std::shared_ptr<ProfileStore> times_;
@@ -113,14 +112,10 @@ class PathBook {
     std::shared_ptr<TimeEstimate> time;
   };
   std::map<std::pair<Precision, uint64_t>, Known> segments_;
-  std::map<uint64_t, std::string> cut_;  // names of the executables of the last cut
-  struct Body {
-    GraphPtr graph;
-    std::string name;  // as the finder knows it
-    RunPathPtr run;    // of the last cut; null where it shares nothing
-  };
-  std::map<std::pair<Precision, const Graph*>, Body> bodies_;
-  uint64_t next_body_ = 0;
+  std::map<uint64_t, std::string> cut_;    // names of the executables of the last cut
+  std::map<Precision, BodyPaths> bodies_;  // those in the graphs that would run
+  // Of the last cut, by the body's path; null where it shares nothing.
+  std::map<Precision, std::map<std::string, RunPathPtr>> body_runs_;
   uint64_t next_family_ = 0;
 
   mutable std::mutex mutex_;  // guards everything below

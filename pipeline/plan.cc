@@ -8,6 +8,7 @@
 #include "graph/graph_hash.h"
 #include "graph/passes/fused_ops.h"
 #include "graph/shape_inference.h"
+#include "paths/bodies.h"
 #include "paths/unit.h"
 #include "pipeline/plan_batcher.h"
 
@@ -503,23 +504,6 @@ Status PrepareCanonical(Graph& graph) {
 }
 
 }  // namespace
-
-Graph WithCapturesAsInputs(const Graph& body) {
-  Graph graph = body;
-  // A capture that this body does not read still takes its place among the inputs.
-  for (size_t i = 0; i < graph.captures().size(); ++i) {
-    ValueId id = graph.captures()[i];
-    if (id.valid()) {
-      graph.inputs().push_back(id);
-    } else {
-      Value unread;
-      unread.name = "unread capture " + std::to_string(i);
-      graph.AddInput(std::move(unread));
-    }
-  }
-  graph.captures().clear();
-  return graph;
-}
 
 PlannedGraph::PlannedGraph(Graph g, CompileOptions o)
     : id(NextPlannedGraphId()),

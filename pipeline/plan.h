@@ -46,9 +46,6 @@ struct PlannedGraph {
 };
 using PlannedGraphPtr = std::shared_ptr<const PlannedGraph>;
 
-// The body of a control-flow node as a graph of its own: its captures are trailing inputs.
-Graph WithCapturesAsInputs(const Graph& body);
-
 // Bodies that are in use, by the graph that they were made of, and what is left of graphs after
 // their host steps: plans for several shape classes of one graph run the same bodies and the same
 // rests where these are equal, and so the plans that those have. Thread-safe.

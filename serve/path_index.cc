@@ -83,6 +83,7 @@ void PathIndex::Analyse() {
   for (auto& [precision, finder] : finders_) {
     if (gone.empty() && fresh[precision].empty()) continue;
     finder.Update(std::move(fresh[precision]), gone);
+    maps_[precision] = bodies_[precision].Follow(finder);
   }
 }
 
@@ -92,11 +93,15 @@ PathSummary PathIndex::Summary(const std::map<std::string, Shape>& shapes) {
   {
     std::lock_guard lock(mutex_);
     Analyse();
-    for (const auto& [precision, finder] : finders_) {
-      const PathMap& map = *finder.map();
-      all->paths.insert(map.paths.begin(), map.paths.end());
-      all->segments.insert(all->segments.end(), map.segments.begin(), map.segments.end());
-      all->constant_bytes_saved += map.constant_bytes_saved;
+    for (const auto& [precision, map] : maps_) {
+      // Bodies are numbered for each precision by itself.
+      const std::string among = std::to_string(static_cast<int>(precision));
+      for (const auto& [name, path] : map->paths) {
+        all->paths[BodyPaths::IsBody(name) ? name + " " + among : name] = path;
+      }
+      for (const auto& [body, name] : map->bodies) all->bodies[body] = name + " " + among;
+      all->segments.insert(all->segments.end(), map->segments.begin(), map->segments.end());
+      all->constant_bytes_saved += map->constant_bytes_saved;
     }
     for (const auto& [name, loaded] : analysed_) {
       for (const TensorMetadata& input : loaded.inputs) {

@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "graph/dtype.h"
+#include "paths/bodies.h"
 #include "paths/finder.h"
 #include "paths/summary.h"
 #include "pipeline/folding_evaluator.h"
@@ -17,8 +18,8 @@
 namespace plexus {
 
 // A pipeline is whatever a client may call. Versions other than the latest are named NAME/VERSION.
-// Pipelines are cut as the runtime cuts them (PathBook): by precision, where users change and where
-// rows mix. Thread-safe.
+// Pipelines, and the bodies of stages in them, are cut as the runtime cuts them (PathBook): by
+// precision, where users change and where rows mix. Thread-safe.
 class PathIndex {
  public:
   // Whether models that a loaded pipeline is made of are pipelines of their own, and groups beside
@@ -53,6 +54,8 @@ class PathIndex {
   std::map<std::string, Loaded> loaded_;
   std::map<std::string, Loaded> analysed_;  // what the finders have seen
   std::map<Precision, PathFinder> finders_;
+  std::map<Precision, BodyPaths> bodies_;
+  std::map<Precision, PathMapPtr> maps_;  // the finders', bodies included
 };
 
 }  // namespace plexus

@@ -156,6 +156,51 @@ TEST(PathsApi, ModelsThatAPipelineIsMadeOfAreThereAsWell) {
   EXPECT_EQ(Segments(f.Paths()), (List{"m0..m1: a b p", "m2: a p", "b/m2: b"}));
 }
 
+// A model for each row of x, behind what only data tells: so the rows stay apart.
+std::string Foreach(const std::string& name, const std::string& model) {
+  return "name: " + name +
+         "\ninputs: [{name: x, dtype: FP32, shape: [-1, 16]}]\n"
+         "stages:\n  - name: each\n    foreach: x\n    as: row\n    stages:\n"
+         "      - {name: flat, op: reshape, input: row, shape: [-1]}\n"
+         "      - {name: mark, op: compare, input: flat, is: greater, to: -1000000}\n"
+         "      - {name: kept, op: filter, inputs: [flat, mark]}\n"
+         "      - {name: again, op: reshape, input: kept, shape: [1, 16]}\n"
+         "      - {name: s, model: " +
+         model +
+         ", inputs: {x: again}}\n"
+         "    outputs: [{name: y, from: s.y}]\n"
+         "outputs: [{name: y, from: each.y}]\n";
+}
+
+TEST(PathsApi, ShowsWhatBodiesOfStagesShare) {
+  Fixture f;
+  for (const auto& [name, model] : {std::pair("p", "a"), std::pair("q", "b")}) {
+    f.folder.Write(std::string("pipelines/") + name + ".yaml", Foreach(name, model));
+    f.Repository(name, "load");
+  }
+  const TestJson paths = f.Paths("?shape=x=8,16");
+  const TestJson* shared = nullptr;
+  for (const TestJson& segment : paths["segments"].items) {
+    if (segment["pipelines"].items.size() == 4) shared = &segment;
+  }
+  ASSERT_NE(shared, nullptr) << "in the models and inside the stages";
+  EXPECT_EQ((*shared)["name"].text, "m1") << "the first one runs with the reshape before it";
+  EXPECT_EQ((*shared)["calls"].number, 4);
+  EXPECT_EQ((*shared)["distinct_calls"].number, 2) << "p's rows are q's, and not those of a and b";
+  const TestJson& each = paths["pipelines"]["p"]["calls"].items[0]["bodies"].items[0];
+  EXPECT_EQ(each.text, "p/stage each (foreach)");
+  EXPECT_EQ(paths["bodies"][each.text]["calls"].items.size(), 3u);
+  // Two layers for b's rows. In the stages only a run tells the sizes.
+  EXPECT_GE(paths["flops_saved"].number, 8 * (2 * 512));
+  EXPECT_FALSE(paths["body_flops_complete"].boolean);
+  EXPECT_NE(f.admin->Call(Get("/paths?format=dot")).body.find("stage each (foreach)"),
+            std::string::npos);
+  f.Repository("q", "unload");
+  for (const TestJson& segment : f.Paths()["segments"].items) {
+    for (const TestJson& user : segment["pipelines"].items) EXPECT_NE(user.text, "q");
+  }
+}
+
 TEST(PathsApi, PrecisionKeepsEqualModelsApart) {
   Fixture f;
   f.folder.Write("b/config.yaml", "precision: bf16\n");
