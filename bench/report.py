@@ -20,9 +20,9 @@ def environment() -> dict:
             break
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run(git + ["rev-parse", "HEAD"], capture_output=True, text=True).stdout
-    dirty = subprocess.run(
-        git + ["status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
-    ).stdout
+    # Results that were written before this one change nothing.
+    status = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results"]
+    dirty = subprocess.run(git + status, capture_output=True, text=True).stdout
     import onnxruntime
 
     return {
