@@ -24,6 +24,12 @@ SymbolicShape ShapeOf(const std::vector<int64_t>& sizes) {
   return shape;
 }
 
+std::string UnknownType(const std::string& name) {
+  return "unknown dtype '" + name +
+         "'; there are: FP16, FP32, FP64, BF16, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, "
+         "UINT64, BOOL, BYTES";
+}
+
 class PipelineBuilder {
  public:
   PipelineBuilder(std::string file_name, std::filesystem::path folder, const ModelLookup& models)
@@ -79,11 +85,12 @@ class PipelineBuilder {
     YamlMap map(yaml, file_.name + ": input");
     Value value;
     value.name = map.String("name");
-    const std::optional<DType> dtype = DTypeFromProtocolName(map.String("dtype"));
+    const std::string type = map.String("dtype");
+    const std::optional<DType> dtype = DTypeFromProtocolName(type);
     const std::vector<int64_t> shape = map.Ints("shape");
     PLEXUS_RETURN_IF_ERROR(map.Finish());
     const std::string where = "input '" + value.name + "': ";
-    if (!dtype) return file_.Fail(where + "unknown dtype");
+    if (!dtype) return file_.Fail(where + UnknownType(type));
     value.dtype = *dtype;
     for (int64_t d : shape) {
       if (d < -1) return file_.Fail(where + "'shape' holds sizes, or -1");
@@ -116,13 +123,14 @@ class PipelineBuilder {
     YamlMap map(yaml, file_.name + ": state");
     Value value;
     value.name = map.String("name");
-    const std::optional<DType> dtype = DTypeFromProtocolName(map.String("dtype"));
+    const std::string type = map.String("dtype");
+    const std::optional<DType> dtype = DTypeFromProtocolName(type);
     Shape sizes = map.Ints("shape");
     const std::string initial = map.String("initial", dtype == DType::kString ? "" : "0");
     next_.push_back(map.String("next"));
     PLEXUS_RETURN_IF_ERROR(map.Finish());
     const std::string where = "state '" + value.name + "': ";
-    if (!dtype) return file_.Fail(where + "unknown dtype");
+    if (!dtype) return file_.Fail(where + UnknownType(type));
     for (const int64_t d : sizes) {
       if (d < -1) return file_.Fail(where + "'shape' holds sizes, or -1");
     }

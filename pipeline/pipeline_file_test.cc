@@ -136,7 +136,7 @@ TEST_F(PipelineFileTest, BadStagesAreRejectedWithTheStageAndTheReason) {
       {"- {name: last, op: reshape, input: a, shape: [-1, -1]}", "-1 once"},
       {"- {name: last, op: reduce, input: a, kind: median}", "sum, mean, max or min"},
       {"- {name: last, op: scale}", "takes one 'input'"},
-      {"- {name: last, model: relu, inputs: {z: a}}", "has no input 'z'"},
+      {"- {name: last, model: relu, inputs: {z: a}}", "has no input 'z'; it has 'x'"},
       {"- {name: last, model: relu}", "input 'x' of model 'relu' is not given"},
       {"- {name: last, model: relu, op: scale, input: a}", "either 'model' or 'op'"},
       {"- {name: a, op: scale, input: a}", "two inputs or stages are named 'a'"},
@@ -185,7 +185,9 @@ TEST_F(PipelineFileTest, AMessageNamesAnInputOnce) {
       "name: p\ninputs: [{name: a, dtype: FP99, shape: [1]}]\n"
       "stages: [{name: s, op: scale, input: a}]\n"
       "outputs: [{name: o, from: s}]\n");
-  EXPECT_EQ(parsed.status().message(), "p.yaml: input 'a': unknown dtype");
+  EXPECT_EQ(parsed.status().message().find("p.yaml: input 'a': unknown dtype 'FP99'; there are: "),
+            0u)
+      << parsed.status().message();
 }
 
 TEST_F(PipelineFileTest, BadFilesAreRejected) {

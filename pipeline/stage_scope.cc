@@ -215,7 +215,12 @@ Result<size_t> StageScope::ModelInput(const Graph& model, const Spec& spec, cons
   for (size_t i = 0; i < model.inputs().size(); ++i) {
     if (model.value(model.inputs()[i]).name == name) return i;
   }
-  return file_.Fail(Where(spec) + ": model '" + spec.what + "' has no input '" + name + "'");
+  std::string names;
+  for (const ValueId input : model.inputs()) {
+    names += (names.empty() ? "'" : ", '") + model.value(input).name + "'";
+  }
+  return file_.Fail(Where(spec) + ": model '" + spec.what + "' has no input '" + name +
+                    "'; it has " + (names.empty() ? "none" : names));
 }
 
 StageScope::Outputs StageScope::MapRows(const Spec& spec, const GraphPtr& model,

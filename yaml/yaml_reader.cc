@@ -79,6 +79,12 @@ Result<YAML::Node> ParseYaml(std::string_view text, const std::string& where) {
     YAML::Parser(stream).HandleNextDocument(duplicates);
     if (!duplicates.found().empty()) return InvalidArgumentError(where + ": " + duplicates.found());
     return node;
+  } catch (const YAML::Exception& e) {
+    const std::string at = e.mark.is_null()
+                               ? ""
+                               : "line " + std::to_string(e.mark.line + 1) + ", column " +
+                                     std::to_string(e.mark.column + 1) + ": ";
+    return InvalidArgumentError(where + ": " + at + "no YAML: " + e.msg);
   } catch (const std::exception& e) {
     return InvalidArgumentError(where + ": " + e.what());
   }
@@ -113,12 +119,23 @@ YAML::Node YamlMap::Child(const std::string& key) {
 
 bool YamlMap::Has(const std::string& key) { return !Child(key).IsNull(); }
 
+std::string YamlMap::Given() const {
+  constexpr size_t kMost = 20;
+  std::string names;
+  size_t count = 0;
+  for (const auto& entry : node_) {
+    if (!entry.first.IsScalar() || ++count > kMost) continue;
+    names += (names.empty() ? "; given are " : ", ") + entry.first.Scalar();
+  }
+  return names;
+}
+
 template <typename T>
 T YamlMap::Get(const std::string& key, const char* type, const T* fallback) {
   const YAML::Node child = Child(key);
   if (child.IsNull()) {
     if (fallback != nullptr) return *fallback;
-    Fail("key '" + key + "' is missing");
+    Fail("key '" + key + "' is missing" + Given());
     return T();
   }
   try {
@@ -184,7 +201,11 @@ Status YamlMap::Finish() {
       Fail("a key that is not a text");
       break;
     }
-    if (asked_.count(key) == 0) Fail("unknown key '" + key + "'");
+    if (asked_.count(key) > 0) continue;
+    std::string known;
+    for (const std::string& name : asked_) known += (known.empty() ? "" : ", ") + name;
+    Fail("unknown key '" + key + "'" + (known.empty() ? "" : "; there are: " + known));
+    break;
   }
   return error_;
 }

@@ -45,6 +45,8 @@ class YamlMap {
   const std::string& where() const { return where_; }
 
  private:
+  // "; given are a, b": one of them may be a misspelling of what is missing.
+  std::string Given() const;
   template <typename T>
   T Get(const std::string& key, const char* type, const T* fallback);
   template <typename T>

@@ -30,8 +30,15 @@ TEST(YamlReaderTest, NanMissingAndUnknownKeysAreErrors) {
   };
   EXPECT_EQ(error("a: .nan", [](YamlMap& m) { m.Double("a"); }),
             "f: line 1: key 'a': expected a finite number");
-  EXPECT_EQ(error("a: 1", [](YamlMap& m) { m.Int("a"), m.Int("b"); }), "f: key 'b' is missing");
-  EXPECT_EQ(error("a: 1\nz: 2", [](YamlMap& m) { m.Int("a"); }), "f: unknown key 'z'");
+  EXPECT_EQ(error("a: 1", [](YamlMap& m) { m.Int("a"), m.Int("b"); }),
+            "f: key 'b' is missing; given are a");
+  EXPECT_EQ(error("a: 1\nz: 2", [](YamlMap& m) { m.Int("a"); }),
+            "f: unknown key 'z'; there are: a");
+}
+
+TEST(YamlReaderTest, ASyntaxErrorHasItsLineAndColumn) {
+  EXPECT_EQ(ParseYaml("a: [1\nb: 2\n", "f").status().message(),
+            "f: line 2, column 2: no YAML: end of sequence flow not found");
 }
 
 TEST(YamlReaderTest, WhatIsNoMappingIsRefused) {
