@@ -46,21 +46,23 @@ CLI::Validator Whole(uint64_t lowest, uint64_t highest) {
       "");
 }
 
-CLI::Validator Seconds(double lowest) {
-  constexpr double kDay = 86400;
+// A number; `what` says which for the message.
+CLI::Validator Number(double lowest, double highest, const char* what) {
   return CLI::Validator(
       [=](std::string& text) {
         double value = 0;
         const char* const end = text.data() + text.size();
         const auto parsed = std::from_chars(text.data(), end, value);
         const bool good = parsed.ec == std::errc() && parsed.ptr == end && value >= lowest &&
-                          value <= kDay && !text.empty();
-        return good
-                   ? ""
-                   : Expected(lowest > 0 ? "seconds from 0.01 to 86400" : "seconds from 0 to 86400",
-                              text);
+                          value <= highest && !text.empty();
+        return good ? "" : Expected(what, text);
       },
       "");
+}
+
+CLI::Validator Seconds(double lowest) {
+  return Number(lowest, 86400,
+                lowest > 0 ? "seconds from 0.01 to 86400" : "seconds from 0 to 86400");
 }
 
 // Also turns "64MiB" into a number.
@@ -144,10 +146,7 @@ void AddRuntimeFlags(CLI::App* command, RuntimeFlags* flags) {
   command
       ->add_option(
           "--policy", flags->policy,
-          std::string(
-              "What runs next: fifo, sjf, rr, srpt, edf, priority[(LEVEL)], stretch[(K)], or "
-              "fair(POLICY, MICROSECONDS) (default ") +
-              std::string(kDefaultPolicy) + ")")
+          "What runs next: " + PolicyUsage() + " (default " + std::string(kDefaultPolicy) + ")")
       ->type_name("POLICY")
       ->check(CLI::Validator(
           [](const std::string& text) {
@@ -347,7 +346,7 @@ CLI::App* AddSimulate(CLI::App& app, SimulateFlags* flags) {
   c->add_option("--load", flags->load,
                 "Arrivals per mean time of a job alone; 1: as fast as jobs run one by one")
       ->type_name("X")
-      ->check(CLI::Range(1e-6, 1e6).description(""));
+      ->check(Number(1e-6, 1e6, "a number from 0.000001 to 1000000"));
   c->add_option("--plot", flags->plot_path, "Write the distribution of times as SVG")
       ->type_name("FILE");
   c->add_option("--trace", flags->trace_path, "Write a Chrome trace of blocks and jobs")

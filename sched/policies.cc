@@ -119,8 +119,9 @@ struct PolicyEntry {
   std::string_view name;
   std::unique_ptr<Policy> (*make)();
   // With an argument, "name(argument)"; null where there is none. A null result: a bad argument.
-  std::unique_ptr<Policy> (*make_with)(const std::string& text, double argument);
-  std::string_view argument;  // what it must be
+  std::unique_ptr<Policy> (*make_with)(const std::string& text, double argument) = nullptr;
+  std::string_view argument_name = "";
+  std::string_view argument = "";  // what it must be
 };
 
 template <typename P>
@@ -129,11 +130,11 @@ std::unique_ptr<Policy> Make() {
 }
 
 constexpr PolicyEntry kPolicies[] = {
-    {"fifo", Make<FifoPolicy>, nullptr, ""},
-    {"sjf", Make<SjfPolicy>, nullptr, ""},
-    {"rr", Make<RoundRobinPolicy>, nullptr, ""},
-    {"srpt", Make<SrptPolicy>, nullptr, ""},
-    {"edf", Make<EdfPolicy>, nullptr, ""},
+    {"fifo", Make<FifoPolicy>},
+    {"sjf", Make<SjfPolicy>},
+    {"rr", Make<RoundRobinPolicy>},
+    {"srpt", Make<SrptPolicy>},
+    {"edf", Make<EdfPolicy>},
     {"priority",
      []() -> std::unique_ptr<Policy> {
        return std::make_unique<PriorityPolicy>("priority", PriorityPolicy::kDefaultLevel);
@@ -142,7 +143,7 @@ constexpr PolicyEntry kPolicies[] = {
        if (!(level >= 1 && level <= 1e6) || level != std::floor(level)) return nullptr;
        return std::make_unique<PriorityPolicy>(text, level);
      },
-     "the level of requests without a priority, a whole number from 1"},
+     "LEVEL", "the level of requests without a priority, a whole number from 1"},
     {"stretch",
      []() -> std::unique_ptr<Policy> {
        return std::make_unique<StretchPolicy>("stretch", StretchPolicy::kFactor);
@@ -151,7 +152,7 @@ constexpr PolicyEntry kPolicies[] = {
        if (!(k >= 0 && k <= 1e6)) return nullptr;
        return std::make_unique<StretchPolicy>(text, k);
      },
-     "the slowdown that is aimed at, a number from 0 to 1000000"},
+     "K", "the slowdown that is aimed at, a number from 0 to 1000000"},
 };
 
 std::string_view Trim(std::string_view text) {
@@ -185,12 +186,10 @@ Status Wrong(std::string_view text, const std::string& why) {
 }
 
 Status Unknown(std::string_view text, std::string_view name) {
-  std::string known;
-  for (const PolicyEntry& entry : kPolicies) known += std::string(entry.name) + ", ";
   return InvalidArgumentError(
       "unknown policy '" + std::string(name.substr(0, 80)) + "'" +
-      (name == text ? "" : " in '" + std::string(text.substr(0, 80)) + "'") + "; known: " + known +
-      "priority(LEVEL), stretch(K), fair(POLICY, MICROSECONDS)");
+      (name == text ? "" : " in '" + std::string(text.substr(0, 80)) + "'") +
+      "; known: " + PolicyUsage());
 }
 
 // All but fair().
@@ -245,6 +244,16 @@ std::vector<std::string> PolicyNames() {
   std::vector<std::string> names;
   for (const PolicyEntry& entry : kPolicies) names.emplace_back(entry.name);
   return names;
+}
+
+std::string PolicyUsage() {
+  std::string usage;
+  for (const PolicyEntry& entry : kPolicies) {
+    usage += std::string(entry.name);
+    if (!entry.argument_name.empty()) usage += "[(" + std::string(entry.argument_name) + ")]";
+    usage += ", ";
+  }
+  return usage + "fair(POLICY, MICROSECONDS)";
 }
 
 }  // namespace plexus

@@ -40,5 +40,7 @@ inline constexpr std::string_view kDefaultPolicy = "stretch";
 Result<std::unique_ptr<Policy>> MakePolicy(std::string_view text);
 // Those that need no argument.
 std::vector<std::string> PolicyNames();
+// All, for people: "fifo, ..., stretch[(K)], fair(POLICY, MICROSECONDS)".
+std::string PolicyUsage();
 
 }  // namespace plexus

@@ -111,6 +111,13 @@ TEST(PolicyTest, EveryNameMakesThatPolicyAndKeysIgnoreTheTimeTheyAreAskedAt) {
   EXPECT_TRUE(MakePolicy(kDefaultPolicy).ok());
 }
 
+TEST(PolicyTest, TheUsageNamesEveryPolicyAndItsArgument) {
+  for (const std::string& name : PolicyNames()) {
+    EXPECT_NE((", " + PolicyUsage()).find(", " + name), std::string::npos) << name;
+  }
+  EXPECT_NE(PolicyUsage().find("stretch[(K)], fair(POLICY, MICROSECONDS)"), std::string::npos);
+}
+
 TEST(PolicyTest, WhatIsNoPolicyIsRefusedWithTheReason) {
   const auto why = [](std::string_view text) {
     const auto policy = MakePolicy(text);
