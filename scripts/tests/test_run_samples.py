@@ -98,6 +98,14 @@ def run_main(spoil=None):
     return status, json.loads(out.getvalue().splitlines()[-1])
 
 
+class Table(unittest.TestCase):
+    def test_a_long_answer_is_cut_and_a_short_one_is_not(self):
+        width = run_samples.CELL_WIDTH
+        self.assertEqual(run_samples.cut("x" * width), "x" * width)
+        shown = run_samples.cut("word, " * 20)
+        self.assertTrue(shown.endswith("...") and len(shown) <= width, shown)
+
+
 class RunSamples(unittest.TestCase):
     def test_right_answers_pass(self):
         status, report = run_main()
