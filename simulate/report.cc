@@ -73,8 +73,12 @@ void AppendLine(const JobStatistics& s, std::string* out) {
     Append(out, "%-20s %8d\n", name.c_str(), 0);
     return;
   }
-  Append(out, "%-20s %8zu %10.3f %10.3f %10.3f %10.3f %9.2f %9.2f\n", name.c_str(), s.jobs,
-         s.mean_ms, s.p50_ms, s.p90_ms, s.p99_ms, s.mean_slowdown, s.p99_slowdown);
+  Append(out, "%-20s %8zu %10.3f %10.3f %10.3f %10.3f %9.2f %9.2f", name.c_str(), s.jobs, s.mean_ms,
+         s.p50_ms, s.p90_ms, s.p99_ms, s.mean_slowdown, s.p99_slowdown);
+  if (s.due > 0) {
+    Append(out, " %7.1f %%", 100 * static_cast<double>(s.in_time) / static_cast<double>(s.due));
+  }
+  *out += "\n";
 }
 
 std::string Escaped(const std::string& text) {
@@ -186,8 +190,8 @@ std::string ReportToTable(const Workload& workload, const Report& report) {
          (has_policy ? ", policy " + workload.system.policy : "") + "\n";
   Append(&out, "%zu jobs in %.3f s: %.1f/s, utilisation %.0f %%\n\n", report.all.jobs,
          report.makespan_s, report.throughput_per_s, 100 * report.utilisation);
-  Append(&out, "%-20s %8s %10s %10s %10s %10s %9s %9s\n", "model", "jobs", "mean ms", "p50 ms",
-         "p90 ms", "p99 ms", "slowdown", "p99");
+  Append(&out, "%-20s %8s %10s %10s %10s %10s %9s %9s%s\n", "model", "jobs", "mean ms", "p50 ms",
+         "p90 ms", "p99 ms", "slowdown", "its p99", report.all.due > 0 ? "   in time" : "");
   for (const JobStatistics& model : report.models) AppendLine(model, &out);
   AppendLine(report.all, &out);
   return out;

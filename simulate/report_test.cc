@@ -46,6 +46,21 @@ TEST(ReportTest, EveryTextSaysThatItIsSimulated) {
   EXPECT_NE(svg.find("&lt;m>&amp;"), std::string::npos);
 }
 
+TEST(ReportTest, TheTableTellsHowManyMetTheirDeadlineWhereThereAreAny) {
+  Workload w = OneModel();
+  w.models[0].alone_time = milliseconds(2);
+  SimulationResult result;
+  for (int i = 1; i <= 4; ++i) {
+    result.jobs.push_back({0, TimePoint{}, TimePoint(milliseconds(i))});
+  }
+  result.end = TimePoint(milliseconds(4));
+  EXPECT_EQ(ReportToTable(w, MakeReport(w, result)).find("in time"), std::string::npos);
+  w.models[0].deadline = milliseconds(3);
+  const std::string table = ReportToTable(w, MakeReport(w, result));
+  EXPECT_NE(table.find("in time\n"), std::string::npos) << table;
+  EXPECT_NE(table.find(" 75.0 %\n"), std::string::npos) << table;
+}
+
 TEST(ReportTest, AModelWithoutJobsIsShownWithoutNumbers) {
   Workload w = OneModel();
   const Report report = MakeReport(w, SimulationResult{});
