@@ -91,6 +91,12 @@ class SimulateTest(unittest.TestCase):
             events = json.loads(pathlib.Path(trace).read_text())["traceEvents"]
             self.assertGreaterEqual(len(events), 20 * 9)
 
+    def test_files_that_cannot_be_written_are_found_out_before_the_run(self):
+        for flag in ("--plot", "--trace"):
+            done = plexus("simulate", "--preset", "fig2", "--jobs", "20", flag, "/none/file")
+            self.assertEqual((done.returncode, done.stdout), (1, ""), flag)
+            self.assertIn("plexus: cannot write to '/none/file': No such file", done.stderr)
+
     def test_what_makes_no_sense_is_refused(self):
         for flags in (
             [],
@@ -410,7 +416,7 @@ class CliTest(unittest.TestCase):
             (["--input", "y=1"], "--input y=1: no such input; 'good' has: x"),
             (["--input", "x"], "--input x: expected NAME=@FILE or NAME=VALUE"),
             (["--input", "x=1", "--input", "x=2"], "given twice"),
-            (["--input", "x=hello"], "--input x: no JSON"),
+            (["--input", "x=hello"], "--input x: expected JSON, such as [1, 2, 3], got 'hello'"),
             (["--input", "x=[1,2]", "--shape", "x=3"], "3 elements"),
             (["--input", "x=1", "--shape", "y=1"], "--shape y=[1]: no such input"),
             (["--input", "x=1", "--shape", "x=1,,2"], "--shape x=1,,2: expected NAME=1,3"),

@@ -1,5 +1,7 @@
 #include "cli/files.h"
 
+#include <unistd.h>
+
 #include <charconv>
 #include <cstring>
 #include <filesystem>
@@ -51,6 +53,17 @@ std::string_view NpyField(std::string_view header, std::string_view key) {
 }
 
 }  // namespace
+
+Status CheckWritable(const std::string& path) {
+  const std::filesystem::path file = std::filesystem::absolute(path);
+  std::error_code error;
+  const bool there = std::filesystem::exists(file, error);
+  const bool folder = std::filesystem::is_directory(file, error);
+  const std::string checked = there ? file.string() : file.parent_path().string();
+  if (!folder && ::access(checked.c_str(), W_OK) == 0) return OkStatus();
+  const std::string reason = folder ? "it is a folder" : std::generic_category().message(errno);
+  return PermissionDeniedError("cannot write to '" + path + "': " + reason);
+}
 
 Result<std::string> ReadFile(const std::string& path) {
   std::error_code error;

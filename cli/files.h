@@ -11,6 +11,8 @@
 namespace plexus::cli {
 
 Result<std::string> ReadFile(const std::string& path);
+// Whether `path` can be written: to be asked before long work, whose result it takes, begins.
+Status CheckWritable(const std::string& path);
 // kPermissionDenied where it cannot be written, all of it.
 Status WriteFile(const std::string& path, std::string_view bytes);
 

@@ -72,8 +72,13 @@ Status Measure(dom::element value, Shape* shape, int64_t* count) {
 Result<InputValue> FromJson(const InputSpec& input, const Shape* given, const std::string& text) {
   dom::parser parser;
   dom::element root;
-  if (const auto error = parser.parse(text).get(root)) {
-    return InvalidArgumentError(std::string("no JSON: ") + simdjson::error_message(error));
+  if (parser.parse(text).get(root)) {
+    const auto printable = [](unsigned char c) { return c >= 0x20 && c < 0x7f; };
+    const auto end = std::find_if_not(text.begin(), text.end(), printable);
+    std::string shown(text.begin(),
+                      std::min(end, text.begin() + std::min<size_t>(text.size(), 40)));
+    if (shown.size() < text.size()) shown += "...";
+    return InvalidArgumentError("expected JSON, such as [1, 2, 3], got '" + shown + "'");
   }
   InputValue value;
   int64_t count = 0;

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/targets.h"
 #include "serve/server.h"
 #include "serve/server_config.h"
 
@@ -136,6 +137,12 @@ int Serve(const ServeFlags& flags) {
   options.http.read_timeout = options.http.write_timeout = Seconds(flags.read_timeout_seconds);
   options.http.idle_timeout = Seconds(flags.idle_timeout_seconds);
   options.api.limits.max_json_depth = flags.max_json_depth;
+  std::error_code error;
+  if (std::filesystem::is_directory(flags.repository, error) && !IsRepository(flags.repository)) {
+    PLEXUS_LOG(kWarning) << "'" << flags.repository
+                         << "' holds no model (NAME/model.onnx) and no pipeline "
+                            "(pipelines/NAME.yaml) yet";
+  }
   Result<std::unique_ptr<Server>> started =
       Server::Start(**runtime, options, [] { PLEXUS_LOG(kInfo) << "ready"; });
   if (!started.ok()) return CannotStart(started.status());

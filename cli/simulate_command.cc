@@ -59,6 +59,10 @@ int Simulate(const SimulateFlags& flags) {
   if (flags.file.empty() == flags.preset.empty()) {
     return FailUsage("simulate", "a workload file or --preset is missing");
   }
+  for (const std::string& path : {flags.plot_path, flags.trace_path}) {
+    const Status writable = path.empty() ? OkStatus() : CheckWritable(path);
+    if (!writable.ok()) return Fail(writable);
+  }
   const Result<Workload> workload = LoadWorkload(flags);
   if (!workload.ok()) {
     Fail(workload.status());
@@ -98,7 +102,8 @@ int Simulate(const SimulateFlags& flags) {
   if (!flags.trace_path.empty()) {
     if (trace.dropped() > 0) {
       std::fprintf(stderr,
-                   "plexus: the trace keeps the last %zu events; %llu earlier ones are gone\n",
+                   "plexus: the trace keeps the last %zu events; %llu earlier ones are gone: "
+                   "--jobs N simulates fewer jobs\n",
                    kTraceEvents, static_cast<unsigned long long>(trace.dropped()));
     }
     const Status written = WriteTraceFile(trace.Take(), flags.trace_path);

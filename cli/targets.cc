@@ -22,20 +22,6 @@ bool IsModelFolder(const fs::path& folder) {
   return false;
 }
 
-// One entry that looks like one is enough: then what is wrong with the others is told.
-bool IsRepository(const fs::path& folder) {
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    if (fs::is_directory(it->path(), error) && IsModelFolder(it->path())) return true;
-  }
-  for (fs::directory_iterator it(folder / "pipelines", error);
-       !error && it != fs::directory_iterator(); it.increment(error)) {
-    if (it->path().extension() == ".yaml") return true;
-  }
-  return false;
-}
-
 Target LoadEntry(ModelRepository& repository, const std::string& name) {
   Target target;
   target.name = name;
@@ -113,6 +99,19 @@ Result<Tensor> StandIn(DType dtype, Shape shape) {
 }
 
 }  // namespace
+
+bool IsRepository(const std::filesystem::path& folder) {
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    if (fs::is_directory(it->path(), error) && IsModelFolder(it->path())) return true;
+  }
+  for (fs::directory_iterator it(folder / "pipelines", error);
+       !error && it != fs::directory_iterator(); it.increment(error)) {
+    if (it->path().extension() == ".yaml") return true;
+  }
+  return false;
+}
 
 Result<std::vector<Target>> LoadTargets(const std::string& text, Runtime& runtime) {
   std::error_code error;

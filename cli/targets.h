@@ -2,6 +2,7 @@
 // and the inputs they try it on.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -24,6 +25,10 @@ struct Target {
 // is a Target with its status; kNotFound when there is nothing to load at `path`. Nothing is
 // compiled yet, the shapes of warm_up neither.
 Result<std::vector<Target>> LoadTargets(const std::string& path, Runtime& runtime);
+
+// Whether there is something to load in a folder. One entry that looks like one is enough: then
+// what is wrong with the others is told.
+bool IsRepository(const std::filesystem::path& folder);
 
 using Shapes = std::map<std::string, Shape>;  // by input; "" for a target's only one
 

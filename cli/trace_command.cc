@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <thread>
 
 #include "base/json_writer.h"
@@ -20,7 +19,13 @@ namespace dom = simdjson::dom;
 
 // A reply that is no 200 becomes the error that it tells.
 Result<std::string> Ask(HttpClient& client, std::string_view method, const std::string& path) {
-  PLEXUS_ASSIGN_OR_RETURN(HttpReply reply, client.Call(method, path, {}, ""));
+  Result<HttpReply> called = client.Call(method, path, {}, "");
+  if (!called.ok()) {
+    return UnavailableError(
+        called.status().message() +
+        "; is a server there, with --admin-port (plexus serve --admin-port N)?");
+  }
+  HttpReply reply = std::move(*called);
   if (reply.status == 200) return std::move(reply.body);
   dom::parser parser;
   std::string_view text;
@@ -84,18 +89,6 @@ Result<Summary> Summarise(const std::string& json) {
   }
   s.span = std::chrono::duration_cast<Duration>(std::chrono::duration<double, std::micro>(last_us));
   return s;
-}
-
-// Found out before the wait, not after it.
-Status CheckWritable(const std::string& path) {
-  const std::filesystem::path file = std::filesystem::absolute(path);
-  std::error_code error;
-  const bool there = std::filesystem::exists(file, error);
-  const bool folder = std::filesystem::is_directory(file, error);
-  const std::string& checked = there ? file.string() : file.parent_path().string();
-  if (!folder && ::access(checked.c_str(), W_OK) == 0) return OkStatus();
-  const std::string reason = folder ? "it is a folder" : std::generic_category().message(errno);
-  return PermissionDeniedError("cannot write to '" + path + "': " + reason);
 }
 
 void Print(const TraceFlags& flags, const Summary& s) {

@@ -282,7 +282,8 @@ def ask(client, case, as_json):
             worst = max(range(len(verdicts)), key=lambda index: verdicts[index][0])
             result["max_error"] = verdicts[worst][0]
             row[4], row[5] = f"{result['max_error']:.1e}", "ok"
-            if len({value.get("tolerance") for value in case["outputs"]} - {None}) > 1:
+            kinds = {value.get("tolerance") for value in case["outputs"]} - {None}
+            if len(kinds) > 1 and result["max_error"] > 0:
                 row[4] += f" ({case['outputs'][worst]['name']})"  # not all numbers are of a kind
     except ServerError as error:
         problems = [str(error)]
