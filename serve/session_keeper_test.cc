@@ -95,6 +95,43 @@ TEST(SessionKeeperTest, ManyThreadsShareSessionsAndNobodyIsForgotten) {
   EXPECT_LE(stress.store().stats().sessions, kSessions - 1);
 }
 
+// Requests that have their turn meanwhile keep nothing, those that wait are told.
+TEST(SessionKeeperTest, OwnersSessionsEndWhileTheirRequestsRun) {
+  SessionKeeper keeper(RealClock::Get(), {});
+  SessionStore& store = keeper.store();
+  const Status why = CancelledError("removed");
+  std::atomic<int> answers{0};
+  const auto ask = [&](uint32_t seed) {
+    std::mt19937 random(seed);
+    for (int i = 0; i < 1000; ++i) {
+      SessionStore::Entrant entrant;
+      entrant.owner = random() % 2 == 0 ? "shop" : "other";
+      entrant.session = entrant.name = entrant.owner + std::to_string(random() % 3);
+      entrant.start = random() % 2 == 0;
+      entrant.initial = {Tensor::ScalarInt64(0)};
+      const SessionStore::Ticket ticket = store.NewTicket();
+      store.Enter(ticket, entrant, [&, ticket](Result<SessionStore::State> state) {
+        answers.fetch_add(1);
+        if (!state.ok()) return;
+        const Status kept = store.Commit(ticket, *state);
+        EXPECT_TRUE(kept.ok() || kept.message() == why.message()) << kept.ToString();
+        if (const std::function<void()> next = store.EndTurn(ticket)) next();
+      });
+    }
+  };
+  std::vector<std::thread> threads;
+  for (uint32_t seed = 1; seed <= kThreads; ++seed) threads.emplace_back([&, seed] { ask(seed); });
+  while (answers.load() < 1000 * static_cast<int>(kThreads)) store.EndAll("shop", why);
+  for (std::thread& thread : threads) thread.join();
+  store.EndAll("shop", why);
+  EXPECT_LE(store.stats().sessions, 3u);
+  EXPECT_EQ(store.stats().bytes, store.stats().sessions * sizeof(int64_t));
+  store.EndAll("other", why);
+  EXPECT_EQ(store.stats().sessions, 0u);
+  EXPECT_EQ(store.stats().bytes, 0u);
+  EXPECT_EQ(store.stats().waiting, 0u);
+}
+
 // The keeper alone notices: nobody asks the store for anything.
 TEST(SessionKeeperTest, WhoWaitsTooLongIsToldAndAnIdleSessionIsForgotten) {
   SessionKeeper keeper(RealClock::Get(), {});
