@@ -196,7 +196,8 @@ TEST(PathsApi, ShowsWhatBodiesOfStagesShare) {
   EXPECT_NE(f.admin->Call(Get("/paths?format=dot")).body.find("stage each (foreach)"),
             std::string::npos);
   f.Repository("q", "unload");
-  for (const TestJson& segment : f.Paths()["segments"].items) {
+  const TestJson left = f.Paths();
+  for (const TestJson& segment : left["segments"].items) {
     for (const TestJson& user : segment["pipelines"].items) EXPECT_NE(user.text, "q");
   }
 }
