@@ -1,6 +1,8 @@
 #include "profile/profile_store.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -141,6 +143,46 @@ bool WriteAll(int fd, std::string_view data) {
   return true;
 }
 
+// Opens the file beside `path` that replaces it, empty; nobody else writes to it while it is open.
+// Always the same one: what a process that died left of it is used again. -1 with errno.
+int OpenBeside(const std::string& beside) {
+  const int fd =
+      open(beside.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (fd < 0) return fd;
+  struct stat ours {
+  }, named{};
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    // Whoever had it locked may have renamed it meanwhile; then this is the profile itself.
+    const bool same = fstat(fd, &ours) == 0 && stat(beside.c_str(), &named) == 0 &&
+                      ours.st_ino == named.st_ino && ours.st_dev == named.st_dev;
+    if (same && S_ISREG(ours.st_mode) && ftruncate(fd, 0) == 0) return fd;
+    errno = EBUSY;
+  }
+  const int why = errno;
+  close(fd);
+  errno = why;
+  return -1;
+}
+
+Status Replace(const std::filesystem::path& path, std::string_view data) {
+  std::error_code ignored;
+  const std::filesystem::file_status there = std::filesystem::status(path, ignored);
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
+    return UnavailableError("profile file " + path.string() + ": not a regular file");
+  }
+  const std::string beside = path.string() + ".new";
+  const int fd = OpenBeside(beside);
+  if (fd < 0) return DiskError(path, "cannot write beside it");
+  const bool written = WriteAll(fd, data) && fsync(fd) == 0;
+  Status status = written ? OkStatus() : DiskError(path, "cannot write");
+  if (status.ok() && std::rename(beside.c_str(), path.c_str()) != 0) {
+    status = DiskError(path, "cannot replace");
+  }
+  if (!status.ok()) unlink(beside.c_str());
+  if (close(fd) != 0 && status.ok()) status = DiskError(path, "cannot write");
+  return status;
+}
+
 bool HasSample(const ProgramProfile& profile) {
   return std::any_of(profile.kernels.begin(), profile.kernels.end(),
                      [](const TimeEstimate& e) { return e.samples() > 0; });
@@ -276,17 +318,7 @@ Status ProfileStore::Save(const std::filesystem::path& path) const {
   const ContentHash checksum = Checksum(data);
   data.append(reinterpret_cast<const char*>(checksum.bytes.data()), checksum.bytes.size());
 
-  std::string beside = path.string() + ".XXXXXX";
-  const int fd = mkstemp(beside.data());
-  if (fd < 0) return DiskError(path, "cannot write beside it");
-  const bool written = WriteAll(fd, data) && fsync(fd) == 0;
-  Status status = written ? OkStatus() : DiskError(path, "cannot write");
-  if (close(fd) != 0 && status.ok()) status = DiskError(path, "cannot write");
-  if (status.ok() && std::rename(beside.c_str(), path.c_str()) != 0) {
-    status = DiskError(path, "cannot replace");
-  }
-  if (!status.ok()) unlink(beside.c_str());
-  return status;
+  return Replace(path, data);
 }
 
 size_t ProfileStore::size() const {

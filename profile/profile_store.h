@@ -74,8 +74,9 @@ class ProfileStore {
   // A versioned, checksummed file. Load adds to the store, and what was learned in this process
   // wins; kNotFound when there is no file, kUnavailable when it cannot be looked at; a damaged one,
   // another version's, or one of times that nobody can have measured is kDataLoss and changes
-  // nothing. Save replaces the file atomically (written beside, flushed, renamed) and skips
-  // programs without a sample; kUnavailable when the disk refuses.
+  // nothing. Save replaces the file atomically (written beside as PATH.new, flushed, renamed) and
+  // skips programs without a sample; kUnavailable when the disk refuses, another process is just
+  // saving it, or `path` is there and no regular file.
   Status Load(const std::filesystem::path& path);
   Status Save(const std::filesystem::path& path) const;
   size_t size() const;

@@ -1,6 +1,9 @@
 #include "profile/profile_store.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <bit>
@@ -276,6 +279,38 @@ TEST_F(ProfileStoreTest, SavingLeavesNoOtherFileBehind) {
   SaveOne();
   SaveOne();
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 1);
+}
+
+TEST_F(ProfileStoreTest, WhatAProcessThatDiedWhileSavingLeftIsUsedUp) {
+  std::ofstream(dir_ / "profile.bin.new") << std::string(10000, 'x');
+  SaveOne();
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_), {}), 1);
+  ProfileStore store;
+  EXPECT_TRUE(store.Load(path_).ok());
+}
+
+TEST_F(ProfileStoreTest, ASaveWhileAnotherProcessSavesIsAnErrorAndDisturbsNothing) {
+  SaveOne();
+  const std::filesystem::path beside = dir_ / "profile.bin.new";
+  const int fd = open(beside.c_str(), O_WRONLY | O_CREAT, 0600);
+  ASSERT_EQ(flock(fd, LOCK_EX), 0);
+  ProfileStore store;
+  EXPECT_EQ(store.Save(path_).code(), StatusCode::kUnavailable);
+  EXPECT_TRUE(std::filesystem::exists(beside));
+  close(fd);
+  EXPECT_TRUE(store.Save(path_).ok());
+}
+
+TEST_F(ProfileStoreTest, WhatIsNoRegularFileIsNotReplaced) {
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  ProfileStore store;
+  const Status status = store.Save(path_);
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+  EXPECT_NE(status.message().find("not a regular file"), std::string::npos) << status.message();
+  EXPECT_TRUE(std::filesystem::is_fifo(path_));
+  std::filesystem::remove(path_);
+  std::filesystem::create_directory(path_);
+  EXPECT_EQ(store.Save(path_).code(), StatusCode::kUnavailable);
 }
 
 }  // namespace
