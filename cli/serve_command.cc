@@ -1,6 +1,8 @@
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
@@ -72,11 +74,37 @@ class SignalWatch {
 // Learned times are saved at the end of a long run: find out now whether they can be.
 Status CheckProfilePath(const std::string& path) {
   if (path.empty()) return OkStatus();
+  std::error_code ignored;
+  const std::filesystem::file_status there = std::filesystem::status(path, ignored);
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there)) {
+    return InvalidArgumentError("--profile-path: '" + path + "' is not a regular file");
+  }
   const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
   if (::access(folder.c_str(), W_OK) == 0) return OkStatus();
   const std::string reason = std::generic_category().message(errno);
   return PermissionDeniedError("--profile-path: cannot write to '" + folder.string() +
                                "': " + reason);
+}
+
+// How many connections there is room for: file descriptors are also needed by the administration
+// port, by connections that are refused, and by models that are loaded. Takes as many as the system
+// gives.
+size_t FittingConnections(size_t wanted) {
+  constexpr rlim_t kOthers = 80;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return wanted;
+  const rlim_t enough = wanted < RLIM_INFINITY - kOthers ? wanted + kOthers : RLIM_INFINITY;
+  if (limit.rlim_cur < enough) {
+    limit.rlim_cur = std::min(limit.rlim_max, enough);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  if (limit.rlim_cur >= enough) return wanted;
+  const rlim_t quarter = limit.rlim_cur / 4;
+  const size_t fits = std::max(quarter, limit.rlim_cur - std::min(limit.rlim_cur, kOthers));
+  PLEXUS_LOG(kWarning) << "at most " << fits << " connections instead of " << wanted
+                       << ": the limit of open files is " << limit.rlim_cur;
+  return std::max<size_t>(fits, 1);
 }
 
 std::string Url(const std::string& host, uint16_t port) {
@@ -133,7 +161,7 @@ int Serve(const ServeFlags& flags) {
   options.tenant_weights = config.tenant_weights;
   options.api.sessions = config.sessions;
   options.http.max_body_bytes = flags.max_body_bytes;
-  options.http.max_connections = flags.max_connections;
+  options.http.max_connections = FittingConnections(flags.max_connections);
   options.http.read_timeout = options.http.write_timeout = Seconds(flags.read_timeout_seconds);
   options.http.idle_timeout = Seconds(flags.idle_timeout_seconds);
   options.api.limits.max_json_depth = flags.max_json_depth;

@@ -37,6 +37,9 @@ constexpr size_t kFirstBodyBytes = 64 << 10;
 constexpr size_t kJoinedBytes = 8 << 10;
 constexpr Duration kLinger = std::chrono::seconds(5);
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
+// Connections beyond a port's limit that are told so at once; a client may keep each of them open
+// for kLinger. Further ones are closed without a word.
+constexpr size_t kMaxRefused = 16;
 
 // The body as it comes in. Grows with what has arrived, not with what was announced, beyond the
 // first 64 KiB; `align_at` as in AllocateBody.
@@ -125,7 +128,8 @@ class HttpServer::Core {
     });
   }
 
-  Result<uint16_t> Listen(const std::string& host, uint16_t port, HttpHandler* handler);
+  Result<uint16_t> Listen(const std::string& host, uint16_t port, HttpHandler* handler,
+                          size_t max_connections);
   void BeginDrain();
   bool WaitIdle(Duration limit);
   void CancelAll(const Status& why);
@@ -158,8 +162,15 @@ class HttpServer::Core {
 // One connection. Everything happens on the io thread; at most one read and one write are pending.
 class HttpServer::Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(Core& core, tcp::socket socket, HttpHandler* handler)
-      : core_(core), handler_(handler), socket_(std::move(socket)), timer_(core.io_) {}
+  // `open`: how many connections the port has, this one included until it closes.
+  Session(Core& core, tcp::socket socket, HttpHandler* handler, std::shared_ptr<size_t> open)
+      : core_(core),
+        handler_(handler),
+        open_(std::move(open)),
+        socket_(std::move(socket)),
+        timer_(core.io_) {
+    ++*open_;
+  }
 
   void Start() {
     error_code ignored;
@@ -218,6 +229,7 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
 
   Core& core_;
   HttpHandler* const handler_;
+  const std::shared_ptr<size_t> open_;
   tcp::socket socket_;
   asio::steady_timer timer_;
   State state_ = State::kIdle;
@@ -252,8 +264,12 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
 
 class HttpServer::Acceptor {
  public:
-  Acceptor(Core& core, HttpHandler* handler)
-      : core_(core), handler_(handler), acceptor_(core.io_), pause_(core.io_) {}
+  Acceptor(Core& core, HttpHandler* handler, size_t max_connections)
+      : core_(core),
+        handler_(handler),
+        max_connections_(max_connections),
+        acceptor_(core.io_),
+        pause_(core.io_) {}
 
   Status Open(const std::string& host, uint16_t port);
   uint16_t port() const { return acceptor_.local_endpoint().port(); }
@@ -267,6 +283,8 @@ class HttpServer::Acceptor {
  private:
   Core& core_;
   HttpHandler* const handler_;
+  const size_t max_connections_;
+  const std::shared_ptr<size_t> open_ = std::make_shared<size_t>(0);
   tcp::acceptor acceptor_;
   asio::steady_timer pause_;
 };
@@ -303,8 +321,12 @@ void HttpServer::Acceptor::Accept() {
       });
       return;
     }
-    auto session = std::make_shared<Session>(core_, std::move(socket), handler_);
-    const bool full = core_.sessions_.size() >= core_.options_.max_connections;
+    if (*open_ >= max_connections_ + kMaxRefused) {
+      socket.close(ec);
+      return Accept();
+    }
+    const bool full = *open_ >= max_connections_;
+    auto session = std::make_shared<Session>(core_, std::move(socket), handler_, open_);
     core_.Add(session);
     if (full) {
       session->Refuse(PlainError(503, "the server has too many connections"));
@@ -316,8 +338,8 @@ void HttpServer::Acceptor::Accept() {
 }
 
 Result<uint16_t> HttpServer::Core::Listen(const std::string& host, uint16_t port,
-                                          HttpHandler* handler) {
-  auto acceptor = std::make_unique<Acceptor>(*this, handler);
+                                          HttpHandler* handler, size_t max_connections) {
+  auto acceptor = std::make_unique<Acceptor>(*this, handler, max_connections);
   PLEXUS_RETURN_IF_ERROR(acceptor->Open(host, port));
   const uint16_t chosen = acceptor->port();
   // shared: a posted handler must be copyable in older asio.
@@ -623,6 +645,10 @@ void HttpServer::Session::ParseChunks() {
     }
     if (ec == http::error::need_more || used == 0) break;
   }
+  // What is left is the line before a chunk, or the trailer: they come whole, like a header.
+  if (buffer_.size() > core_.options_.max_header_bytes) {
+    return OnParseError(http::error::header_limit);
+  }
   Read();
 }
 
@@ -632,8 +658,10 @@ void HttpServer::Session::OnParseError(error_code ec) {
     response = PlainError(413, "the request's body is larger than the limit of " +
                                    std::to_string(core_.options_.max_body_bytes) + " bytes");
   } else if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
-    response = PlainError(431, "the request's header is larger than the limit of " +
-                                   std::to_string(core_.options_.max_header_bytes) + " bytes");
+    const char* what = state_ == State::kChunks ? "chunk header or trailer" : "header";
+    response =
+        PlainError(431, std::string("the request's ") + what + " is larger than the limit of " +
+                            std::to_string(core_.options_.max_header_bytes) + " bytes");
   } else if (ec == boost::system::errc::not_enough_memory) {
     response = PlainError(503, "no memory for the request's body");
   } else {
@@ -749,6 +777,7 @@ void HttpServer::Session::Linger() {
 void HttpServer::Session::Close() {
   if (state_ == State::kClosed) return;
   Enter(State::kClosed);
+  --*open_;
   core_.buffered_bytes_ -= charged_bytes_;
   charged_bytes_ = 0;
   token_ = nullptr;
@@ -765,8 +794,10 @@ HttpServer::HttpServer(const HttpOptions& options, const Clock& clock)
 }
 HttpServer::~HttpServer() { Stop(); }
 
-Result<uint16_t> HttpServer::Listen(const std::string& host, uint16_t port, HttpHandler* handler) {
-  return core_->Listen(host, port, handler);
+Result<uint16_t> HttpServer::Listen(const std::string& host, uint16_t port, HttpHandler* handler,
+                                    std::optional<size_t> max_connections) {
+  return core_->Listen(host, port, handler,
+                       max_connections.value_or(core_->options_.max_connections));
 }
 void HttpServer::BeginDrain() { core_->BeginDrain(); }
 bool HttpServer::WaitIdle(Duration limit) { return core_->WaitIdle(limit); }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -13,10 +14,12 @@ namespace plexus {
 
 struct HttpOptions {
   size_t max_body_bytes = size_t{64} << 20;  // as sent; more is answered 413
-  size_t max_header_bytes = 32 << 10;        // more is answered 431
+  // More is answered 431; so is a longer line before a chunk of a body, or a longer trailer.
+  size_t max_header_bytes = 32 << 10;
   // Bytes of request bodies held at once, over all connections; more is answered 503.
   size_t max_buffered_bytes = size_t{2} << 30;
-  size_t max_connections = 1024;  // more are answered 503 and closed
+  // Of one port; more are answered 503 and closed, at most 16 at a time, and further ones closed.
+  size_t max_connections = 1024;
   // A request whose header takes longer than this, or whose body or response stands still for this
   // long, is given up (408 while it was read).
   Duration read_timeout = std::chrono::seconds(30);
@@ -41,8 +44,10 @@ class HttpServer {
 
   // Serves `handler` (borrowed) on host:port; port 0 picks a free one, which is returned.
   // kAlreadyExists when the port is in use, kPermissionDenied, kInvalidArgument for a host that is
-  // no local address.
-  Result<uint16_t> Listen(const std::string& host, uint16_t port, HttpHandler* handler);
+  // no local address. Connections of one port leave those of another alone; `max_connections`
+  // replaces the options' limit for this one.
+  Result<uint16_t> Listen(const std::string& host, uint16_t port, HttpHandler* handler,
+                          std::optional<size_t> max_connections = std::nullopt);
 
   // From now on every response closes its connection, idle connections close at once, and new ones
   // are still answered.

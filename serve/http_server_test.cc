@@ -240,6 +240,7 @@ TEST(HttpServer, RefusesWhatIsTooLarge) {
     int status;
     const char* message;
   };
+  const std::string chunked = "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
   const Case cases[] = {
       {"announced", "POST /a HTTP/1.1\r\nContent-Length: 1001\r\n\r\n", 413,
        "larger than the limit of 1000 bytes"},
@@ -252,6 +253,10 @@ TEST(HttpServer, RefusesWhatIsTooLarge) {
       {"header", "GET /a HTTP/1.1\r\nX: " + std::string(600, 'x') + "\r\n\r\n", 431,
        "header is larger than the limit of 500"},
       {"endless header", "GET /a HTTP/1.1\r\nX: " + std::string(60000, 'x'), 431, "header"},
+      {"endless chunk extension", chunked + "5;" + std::string(60000, 'x'), 431,
+       "chunk header or trailer is larger than the limit of 500"},
+      {"endless chunk size", chunked + std::string(60000, '0'), 431, "chunk header"},
+      {"endless trailer", chunked + "0\r\nX: " + std::string(60000, 'x'), 431, "trailer"},
   };
   for (const Case& c : cases) {
     TestConnection client(f.port);
@@ -290,6 +295,36 @@ TEST(HttpServer, RefusesConnectionsBeyondItsLimit) {
   TestConnection second(f.port);
   EXPECT_EQ(second.Read().status, 503);
   EXPECT_TRUE(second.ReadEnd());
+  EXPECT_EQ(first.Call(Get("/a")).status, 200);
+}
+
+TEST(HttpServer, AFullPortLeavesAnotherOneAlone) {
+  HttpOptions options;
+  options.max_connections = 1;
+  Fixture f(options);
+  const uint16_t other = f.server.Listen("127.0.0.1", 0, &f.handler, 2).value();
+  TestConnection first(f.port);
+  EXPECT_EQ(first.Call(Get("/a")).status, 200);
+  TestConnection one(other), two(other), three(other);
+  EXPECT_EQ(one.Call(Get("/a")).status, 200);
+  EXPECT_EQ(two.Call(Get("/a")).status, 200);
+  EXPECT_EQ(three.Read().status, 503);
+}
+
+TEST(HttpServer, ConnectionsThatWereRefusedDoNotPileUp) {
+  HttpOptions options;
+  options.max_connections = 1;
+  Fixture f(options);
+  TestConnection first(f.port);
+  EXPECT_EQ(first.Call(Get("/a")).status, 200);
+  std::deque<TestConnection> flood;
+  int told = 0;
+  for (int i = 0; i < 40; ++i) {
+    flood.emplace_back(f.port);
+    told += flood.back().Read().status == 503;
+  }
+  EXPECT_EQ(told, 16);
+  EXPECT_LE(f.server.stats().connections, 17u);
   EXPECT_EQ(first.Call(Get("/a")).status, 200);
 }
 

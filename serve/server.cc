@@ -7,6 +7,7 @@ namespace {
 
 // How long requests that were given up may take to say so.
 constexpr Duration kCancelGrace = std::chrono::seconds(5);
+constexpr size_t kMaxAdminConnections = 16;
 
 V2ApiOptions ApiOptions(const ServerOptions& options) {
   V2ApiOptions api = options.api;
@@ -40,9 +41,9 @@ Result<std::unique_ptr<Server>> Server::Start(Runtime& runtime, const ServerOpti
   PLEXUS_ASSIGN_OR_RETURN(server->http_port_,
                           server->http_.Listen(options.host, options.http_port, &server->api_));
   if (options.admin_port) {
-    PLEXUS_ASSIGN_OR_RETURN(
-        server->admin_port_,
-        server->http_.Listen("127.0.0.1", *options.admin_port, &server->admin_));
+    PLEXUS_ASSIGN_OR_RETURN(server->admin_port_,
+                            server->http_.Listen("127.0.0.1", *options.admin_port, &server->admin_,
+                                                 kMaxAdminConnections));
   }
   if (options.admin_port) {  // nobody else asks what is shared
     ModelRepository& repository = server->repository_;
