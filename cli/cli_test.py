@@ -3,13 +3,16 @@
 usage: cli_test.py PLEXUS MODEL.onnx SAMPLES  (SAMPLES: a sample repository, or "")
 """
 
+import contextlib
 import http.client
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -30,12 +33,13 @@ def plexus(*args, **kwargs):
 class Server:
     """`plexus serve` on a free port."""
 
-    def __init__(self, repository, *flags):
+    def __init__(self, repository, *flags, **process):
         self.process = subprocess.Popen(
             [PLEXUS, "serve", "--repository", str(repository), "--http-port", "0", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **process,
         )
         first = self.process.stdout.readline()
         if not first.startswith("plexus: serving http://127.0.0.1:"):
@@ -248,6 +252,33 @@ class CliTest(unittest.TestCase):
         )
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("--profile-path", done.stderr)
+
+    def test_a_profile_path_that_is_no_regular_file_exits_3_and_is_left_alone(self):
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        flags = ["--repository", str(self.repository), "--http-port", "0"]
+        for path in (pipe, self.folder):
+            done = plexus("serve", *flags, "--profile-path", str(path))
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertIn("not a regular file", done.stderr)
+        self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+
+    def test_a_flood_of_connections_leaves_files_and_the_administration_port(self):
+        def few_files():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(
+                Server(self.repository, "--admin-port", "0", preexec_fn=few_files)
+            )
+            admin = int(server.process.stdout.readline().rsplit(":", 1)[1])
+            for _ in range(100):
+                address = ("127.0.0.1", server.port)
+                stack.enter_context(socket.create_connection(address, PATIENCE_S))
+            connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=PATIENCE_S)
+            stack.callback(connection.close)
+            connection.request("GET", "/policy")
+            self.assertEqual(connection.getresponse().status, 200)
 
     def test_a_configuration_that_makes_no_sense_exits_3_with_the_reason(self):
         config = self.folder / "server.yaml"
