@@ -1,6 +1,7 @@
 #include "pipeline/glue.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 
 #include "graph/passes/fused_ops.h"
@@ -63,8 +64,12 @@ GlueOutputs Cast(GlueContext& c) {
 
 GlueOutputs Scale(GlueContext& c) {
   ExpectType(c, DType::kFloat32);
-  const auto scale = static_cast<float>(c.options.Double("scale", 1.0));
-  const auto offset = static_cast<float>(c.options.Double("offset", 0.0));
+  const auto number = [&](const char* key, double fallback) {
+    const auto value = static_cast<float>(c.options.Double(key, fallback));
+    Expect(c, std::isfinite(value), std::string("key '") + key + "': too large for FP32");
+    return value;
+  };
+  const float scale = number("scale", 1.0), offset = number("offset", 0.0);
   const ValueId scaled = c.Add("", "Mul", {c.inputs[0], c.Constant(Tensor::Scalar(scale), "scale")},
                                DType::kFloat32, {}, "scaled");
   return One(

@@ -1,6 +1,8 @@
 // Pipeline operators for images and for the text on them (docs/pipelines.md lists their keys).
 // device/cpu/vision computes what has no ONNX operator.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 
 #include "device/cpu/vision/vision_ops.h"
@@ -12,9 +14,18 @@ namespace {
 
 using Attributes = std::map<std::string, Attribute>;
 
+constexpr float kMaxFloat = std::numeric_limits<float>::max();
+
 // The option as float attribute, if it is given.
-void CopyFloat(GlueContext& c, const std::string& key, Attributes* attributes) {
-  if (c.options.Has(key)) (*attributes)[key] = static_cast<float>(c.options.Double(key));
+void CopyFloat(GlueContext& c, const std::string& key, float least, float most,
+               Attributes* attributes) {
+  if (!c.options.Has(key)) return;
+  const double value = c.options.Double(key);
+  if (!Expect(c, value >= least, "key '" + key + "': at least " + std::to_string(least)) ||
+      !Expect(c, value <= most, "key '" + key + "': at most " + std::to_string(most))) {
+    return;
+  }
+  (*attributes)[key] = static_cast<float>(value);
 }
 
 void CopyInt(GlueContext& c, const std::string& key, int64_t least, Attributes* attributes) {
@@ -23,6 +34,8 @@ void CopyInt(GlueContext& c, const std::string& key, int64_t least, Attributes* 
   Expect(c, value >= least, "key '" + key + "': at least " + std::to_string(least));
   (*attributes)[key] = value;
 }
+
+bool IsSide(int64_t pixels) { return pixels >= 1 && pixels <= vision::kMaxSide; }
 
 GlueOutputs DecodeImage(GlueContext& c) {
   ExpectType(c, DType::kString);
@@ -51,21 +64,23 @@ GlueOutputs Resize(GlueContext& c) {
          "expects 'size', or 'height' and 'widths', or 'min_side', 'max_side' and 'multiple'");
   if (by_size) {
     const std::vector<int64_t> size = c.options.Ints("size");
-    Expect(c, size.size() == 2 && size[0] > 0 && size[1] > 0,
-           "key 'size': expected [height, width]");
+    Expect(c, size.size() == 2 && IsSide(size[0]) && IsSide(size[1]),
+           "key 'size': expected [height, width], each from 1 to 32767");
     attributes["size"] = size;
     attributes["keep_aspect"] = static_cast<int64_t>(c.options.Bool("keep_aspect", false));
   } else if (by_width) {
     const std::vector<int64_t> widths = c.options.Ints("widths");
-    Expect(c, !widths.empty() && widths[0] > 0 && std::is_sorted(widths.begin(), widths.end()),
-           "key 'widths': expected ascending widths");
+    Expect(c,
+           !widths.empty() && std::all_of(widths.begin(), widths.end(), IsSide) &&
+               std::is_sorted(widths.begin(), widths.end()),
+           "key 'widths': expected ascending widths from 1 to 32767");
     attributes["widths"] = widths;
     attributes["height"] = c.options.Int("height");
-    Expect(c, std::get<int64_t>(attributes["height"]) > 0, "key 'height': at least 1");
+    Expect(c, IsSide(std::get<int64_t>(attributes["height"])), "key 'height': from 1 to 32767");
   } else {
     for (const char* key : {"min_side", "max_side", "multiple"}) CopyInt(c, key, 1, &attributes);
   }
-  if (by_size || by_width) CopyFloat(c, "pad_value", &attributes);
+  if (by_size || by_width) CopyFloat(c, "pad_value", -kMaxFloat, kMaxFloat, &attributes);
   const std::optional<DType> to = DTypeFromProtocolName(c.options.String("to", "UINT8"));
   Expect(c, to == DType::kUint8 || to == DType::kFloat32, "key 'to': expected UINT8 or FP32");
   const bool to_float = to == DType::kFloat32;
@@ -79,10 +94,17 @@ std::vector<float> PerChannel(GlueContext& c, const std::string& key, double fal
   const YAML::Node given = c.options.Child(key);
   std::vector<float> values;
   if (given.IsSequence()) {
-    for (const YAML::Node& value : given) values.push_back(value.as<float>());
+    for (const YAML::Node& value : given) {
+      double number = NAN;
+      if (!value.IsScalar() || !YAML::convert<double>::decode(value, number)) number = NAN;
+      values.push_back(static_cast<float>(number));
+    }
   } else {
     values.push_back(static_cast<float>(c.options.Double(key, fallback)));
   }
+  const bool finite =
+      std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+  Expect(c, finite, "key '" + key + "': expected finite numbers of FP32");
   Expect(c, values.size() == 1 || values.size() == 3,
          "key '" + key + "': expected one number, or one for each of three channels");
   return values;
@@ -127,7 +149,10 @@ GlueOutputs DbBoxes(GlueContext& c) {
   ExpectType(c, DType::kFloat32);
   ExpectType(c, DType::kUint8, 1);
   Attributes attributes;
-  for (const char* key : {"threshold", "box_threshold", "unclip"}) CopyFloat(c, key, &attributes);
+  for (const char* key : {"threshold", "box_threshold"}) {  // of probabilities
+    CopyFloat(c, key, 0, 1, &attributes);
+  }
+  CopyFloat(c, "unclip", 0, 100, &attributes);
   for (const char* key : {"max_boxes", "min_size", "line_height"}) {
     CopyInt(c, key, 0, &attributes);
   }
@@ -142,7 +167,7 @@ GlueOutputs PerspectiveCrop(GlueContext& c) {
   ExpectType(c, DType::kUint8);
   ExpectType(c, DType::kFloat32, 1);
   Attributes attributes;
-  CopyFloat(c, "rotate_tall", &attributes);
+  CopyFloat(c, "rotate_tall", 0, kMaxFloat, &attributes);
   return One(
       c.Add(kPlexusDomain, "PerspectiveCrop", c.inputs, DType::kUint8, std::move(attributes)));
 }

@@ -126,6 +126,23 @@ TEST(DecodeImageTest, OtherFilesAreRefused) {
             std::string::npos);
 }
 
+TEST(DecodeImageTest, AJpegOfEndlessScansIsRefused) {
+  const std::string file = Encoded(Picture(24, 24), ".jpg", {cv::IMWRITE_JPEG_PROGRESSIVE, 1});
+  const size_t last = file.rfind("\xff\xda");
+  ASSERT_NE(last, std::string::npos);
+  const std::string scan = file.substr(last, file.size() - 2 - last);
+  // A comment may hold what looks like the end.
+  std::string more = file.substr(0, file.size() - 2) + std::string("\xff\xfe\0\4\xff\xd9", 6);
+  std::string many = more;
+  for (int i = 0; i < 5; ++i) more += scan;
+  for (int i = 0; i < 64; ++i) many += scan;
+  EXPECT_TRUE(ReadImageHeader(more + "\xff\xd9").ok());
+  EXPECT_NE(VisionOp("DecodeImage").Error({FileOf(many + "\xff\xd9")}).find("more than 64 scans"),
+            std::string::npos);
+  EXPECT_FALSE(ReadImageHeader(more).ok()) << "without an end";
+  EXPECT_FALSE(ReadImageHeader(more + "\xff").ok());
+}
+
 TEST(DecodeImageTest, EveryTruncationIsAnError) {
   for (const char* extension : {".png", ".jpg"}) {
     const std::string file = Encoded(Picture(24, 24), extension);

@@ -7,6 +7,8 @@ namespace {
 
 constexpr std::string_view kPngSignature("\x89PNG\r\n\x1a\n", 8);
 constexpr std::string_view kJpegStart("\xff\xd8\xff", 3);
+// Progressive files have about ten.
+constexpr int kMaxScans = 64;
 
 uint32_t BigEndian(std::string_view file, size_t at, size_t bytes) {
   uint32_t value = 0;
@@ -32,15 +34,17 @@ Result<ImageHeader> ReadJpeg(std::string_view file) {
   constexpr uint8_t kEndOfImage = 0xd9, kStartOfScan = 0xda;
   const Status cut_off = InvalidArgumentError("the JPEG file is cut off");
   std::optional<ImageHeader> header;
+  int scans = 0;
   size_t at = 2;
   while (true) {
     // A marker is 0xff, repeated at will, and a byte that is neither 0 nor 0xff; like decoders we
-    // skip what lies before it.
+    // skip what lies before it. Pixel data is such: there 0 or a restart follows each 0xff.
     while (at < file.size() && static_cast<uint8_t>(file[at]) != 0xff) ++at;
     while (at < file.size() && static_cast<uint8_t>(file[at]) == 0xff) ++at;
     if (at >= file.size()) return cut_off;
     const auto marker = static_cast<uint8_t>(file[at++]);
     if (marker == 0 || StandsAlone(marker)) continue;
+    if (marker == kEndOfImage && scans > 0) return *header;
     if (marker == kEndOfImage) return InvalidArgumentError("the JPEG file holds no image");
     if (file.size() - at < 2) return cut_off;
     const size_t length = BigEndian(file, at, 2);
@@ -51,12 +55,14 @@ Result<ImageHeader> ReadJpeg(std::string_view file) {
           ImageHeader{ImageFormat::kJpeg, BigEndian(file, at + 5, 2), BigEndian(file, at + 3, 2)};
     }
     at += length;
-    if (marker == kStartOfScan) break;
+    if (marker != kStartOfScan) continue;
+    if (!header) return InvalidArgumentError("the JPEG file's header is damaged");
+    // A decoder goes over the whole image for each scan, however short that is.
+    if (++scans > kMaxScans) {
+      return InvalidArgumentError("the JPEG file has more than " + std::to_string(kMaxScans) +
+                                  " scans");
+    }
   }
-  if (!header) return InvalidArgumentError("the JPEG file's header is damaged");
-  // Pixel data never holds this pair: it is the end marker.
-  if (file.find("\xff\xd9", at) == std::string_view::npos) return cut_off;
-  return *header;
 }
 
 }  // namespace

@@ -4,12 +4,10 @@
 
 #include <opencv2/core/mat.hpp>
 
+#include "device/cpu/vision/vision_ops.h"
 #include "program/reference/reference.h"
 
 namespace plexus::vision {
-
-// Sides beyond this overflow 16-bit coordinates inside OpenCV.
-inline constexpr int64_t kMaxSide = 32767;
 
 // No threads, no OpenCL and no messages on stderr. Once per process, before the first operator.
 void QuietOpenCv();

@@ -33,9 +33,17 @@
 // operators' method: Liao et al., Real-time Scene Text Detection with Differentiable Binarization.
 #pragma once
 
+#include <cstdint>
+
 #include "base/status.h"
 
 namespace plexus {
+namespace vision {
+
+// Of an image, in pixels. Sides beyond it overflow 16-bit coordinates inside OpenCV.
+inline constexpr int64_t kMaxSide = 32767;
+
+}  // namespace vision
 
 // Makes the operators above known to the reference evaluator, and keeps OpenCV from starting
 // threads. Idempotent and thread-safe; call before a graph that uses them is prepared.
