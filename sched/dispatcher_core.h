@@ -193,6 +193,8 @@ class Dispatcher::Core {
   void SchedulePacked();
   Duration HardwareBound() const;
   bool HardwareIsFull();
+  bool WasOvertaken();
+  bool PassesAll(const JobRecord& job);
   JobRecord* PickReady();
   JobRecord* PickPacked();
   double WaitingNs();

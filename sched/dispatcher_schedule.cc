@@ -274,19 +274,45 @@ Duration Dispatcher::Core::HardwareBound() const {
 }
 
 bool Dispatcher::Core::HardwareIsFull() {
-  if (packed_->waiting() == 0) return false;
-  if (WaitingNs() >= static_cast<double>(HardwareBound().count())) return true;
-  const LaunchRecord& first = launches_[packed_->first_waiting()];
-  return info_.reports_block_starts && now_ - first.at >= options_.overtaken_bound;
+  return packed_->waiting() > 0 &&
+         WaitingNs() >= static_cast<double>(HardwareBound().count());
+}
+
+// Whether the launch that has waited longest in the hardware has been passed for long enough.
+bool Dispatcher::Core::WasOvertaken() {
+  if (packed_->waiting() == 0 || !info_.reports_block_starts) return false;
+  return now_ - launches_[packed_->first_waiting()].at >= options_.overtaken_bound;
+}
+
+// Whether the job, which was chosen, goes before all whose blocks wait in the hardware. Then it may
+// have room beside them, and else nobody may: what was launched first would start later for it.
+bool Dispatcher::Core::PassesAll(const JobRecord& job) {
+  bool passes = true;
+  packed_->ForEachWaiting([&](uint32_t slot, uint32_t, uint32_t) {
+    const JobRecord& waits = jobs_.at(launches_[slot].job);
+    if (!passes || &waits == &job) return;
+    const uint32_t tenant = waits.view.tenant.value();
+    if (starved_ != kNone && tenant != starved_) {
+      passes = !shares_.IsStarved(tenant) || shares_.LacksLonger(starved_, tenant);
+    } else if (starved_ == kNone && shares_.IsStarved(tenant)) {
+      passes = false;
+    } else {
+      const double ours = policy_->Key(job.view, now_), theirs = policy_->Key(waits.view, now_);
+      passes = ours < theirs || (ours == theirs && job.view.sequence < waits.view.sequence);
+    }
+  });
+  return passes;
 }
 
 // The hardware places the blocks. A kernel goes out whole if nobody else has work or if it is
 // shorter than the quantum, else in slices of that. What does not fit waits in the hardware: that
-// hides the launch latency, but can no longer be overtaken, so it is bounded in time. A launch is
+// hides the launch latency, but takes the room that comes free before what is launched later, so it
+// is bounded in time. Only what is chosen before all that waits, and fits beside it, still goes. A launch is
 // never cut to the room that happens to be free: what is left of it would only need another one.
 void Dispatcher::Core::SchedulePacked() {
   while (!free_launches_.empty() && !blocked_.Test(kWholeDevice)) {
-    if (HardwareIsFull()) return;
+    if (WasOvertaken()) return;
+    const bool full = HardwareIsFull();
     JobRecord* job = PickPacked();
     if (job == nullptr) return;
     if (job->place != nullptr) {
@@ -311,7 +337,8 @@ void Dispatcher::Core::SchedulePacked() {
           std::max(1.0, static_cast<double>(options_.quantum.count()) / BlockNs(*job, kernel));
       blocks = std::min(left, static_cast<uint32_t>(std::min(waves * capacity, 4e9)));
     }
-    const bool at_once = info_.reports_block_starts && packed_->Room(k.resources, blocks) == blocks;
+    const bool at_once = packed_->Room(k.resources, blocks) == blocks && PassesAll(*job);
+    if (full && !at_once) return;
     LaunchOn(*job, kernel, UnitId(), blocks, at_once);
   }
 }
@@ -371,7 +398,8 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
   if (job.first_launch == TimePoint{}) job.first_launch = now_;
   if (Traces(job)) TraceDecision(job, record);
   record.lost = false;
-  record.started = !at_once;
+  // Behind others it may have to wait after all.
+  record.started = !at_once || packed_->waiting() > 0 || !info_.reports_block_starts;
   (from_front ? k.front : k.back) = from_front ? first + blocks : first;
   if (units_) {
     const double expected_ns = std::min(blocks * BlockNs(job, kernel), 1e15);
@@ -385,7 +413,7 @@ bool Dispatcher::Core::LaunchOn(JobRecord& job, uint32_t kernel, UnitId unit, ui
       last = job.slot;
     }
   } else {
-    packed_->Add(slot, job.context.program->kernels[kernel].resources, blocks);
+    packed_->Add(slot, job.context.program->kernels[kernel].resources, blocks, at_once);
   }
   record.block_ns = BlockNs(job, kernel) * k.cost.share;
   Charge(job, blocks * record.block_ns);

@@ -78,7 +78,7 @@ uint32_t PackedOccupancy::Capacity(const BlockResources& block) const {
 }
 
 uint32_t PackedOccupancy::Room(const BlockResources& block, uint32_t wanted) const {
-  return waiting_ > 0 ? 0 : packing_.Room(FootprintOf(block), wanted);
+  return packing_.Room(FootprintOf(block), wanted);
 }
 
 uint32_t PackedOccupancy::PlaceBlocks(uint32_t slot, uint32_t blocks, bool anywhere) {
@@ -133,12 +133,13 @@ void PackedOccupancy::FreeBlocks(uint32_t slot, uint32_t blocks) {
   for (uint32_t u : freed_) is_freed_[u] = 0;
 }
 
-void PackedOccupancy::Add(uint32_t slot, const BlockResources& block, uint32_t blocks) {
+void PackedOccupancy::Add(uint32_t slot, const BlockResources& block, uint32_t blocks,
+                          bool passes) {
   LaunchSlot& launch = slots_[slot];
   PLEXUS_CHECK(launch.resident == 0 && launch.waiting == 0);
   launch.started = launch.finished = 0;
   launch.footprint = FootprintOf(block);
-  launch.fresh = waiting_ > 0;
+  launch.fresh = waiting_ > 0 && !(passes && Room(block, blocks) == blocks);
   launch.resident = launch.fresh ? 0 : PlaceBlocks(slot, blocks, true);
   resident_ += launch.resident;
   if (launch.resident == blocks) return;

@@ -105,12 +105,13 @@ class PackedOccupancy {
 
   // Blocks of this kind that the empty device holds; 0 if even one never fits.
   uint32_t Capacity(const BlockResources& block) const;
-  // Blocks of this kind that would start at once, up to `wanted`; 0 while anything waits, because
-  // the hardware starts blocks in order.
+  // Blocks of this kind that would start at once, up to `wanted`, if they pass those that wait: the
+  // hardware lets later launches have the room that is too small for the blocks of earlier ones.
   uint32_t Room(const BlockResources& block, uint32_t wanted) const;
 
-  // A launch of `blocks` blocks: places what fits, the rest waits.
-  void Add(uint32_t slot, const BlockResources& block, uint32_t blocks);
+  // A launch of `blocks` blocks: places what fits, the rest waits. While others wait, nothing is
+  // placed unless the launch `passes` them and fits.
+  void Add(uint32_t slot, const BlockResources& block, uint32_t blocks, bool passes = false);
   // `blocks` of the launch finished; waiting blocks of any launch move up. At most what is in
   // flight is removed; the number removed is returned.
   uint32_t Remove(uint32_t slot, uint32_t blocks);
