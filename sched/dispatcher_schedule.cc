@@ -274,8 +274,7 @@ Duration Dispatcher::Core::HardwareBound() const {
 }
 
 bool Dispatcher::Core::HardwareIsFull() {
-  return packed_->waiting() > 0 &&
-         WaitingNs() >= static_cast<double>(HardwareBound().count());
+  return packed_->waiting() > 0 && WaitingNs() >= static_cast<double>(HardwareBound().count());
 }
 
 // Whether the launch that has waited longest in the hardware has been passed for long enough.
@@ -307,8 +306,9 @@ bool Dispatcher::Core::PassesAll(const JobRecord& job) {
 // The hardware places the blocks. A kernel goes out whole if nobody else has work or if it is
 // shorter than the quantum, else in slices of that. What does not fit waits in the hardware: that
 // hides the launch latency, but takes the room that comes free before what is launched later, so it
-// is bounded in time. Only what is chosen before all that waits, and fits beside it, still goes. A launch is
-// never cut to the room that happens to be free: what is left of it would only need another one.
+// is bounded in time. Only what is chosen before all that waits, and fits beside it, still goes. A
+// launch is never cut to the room that happens to be free: what is left of it would only need
+// another one.
 void Dispatcher::Core::SchedulePacked() {
   while (!free_launches_.empty() && !blocked_.Test(kWholeDevice)) {
     if (WasOvertaken()) return;

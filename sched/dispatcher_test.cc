@@ -648,6 +648,45 @@ TEST(DispatcherTest, ListenersHearTheDeviceTimeOfTheirJobFirst) {
   EXPECT_EQ(timed.time_when_done, 60 * kUs);
 }
 
+// Blocks that need all shared memory run and wait; there is room beside them for others.
+TEST(DispatcherTest, WhatGoesFirstPassesBlocksThatWaitForOtherRoom) {
+  for (const std::string policy : {"srpt", "fifo"}) {
+    TestBed::Options options;
+    options.device.unit_addressed = false;
+    options.policy = policy;
+    SimGpuOptions gpu;
+    gpu.sms = 1;
+    gpu.sm.blocks = 8;
+    gpu.sm.threads = 256;
+    gpu.sm.warp_size = 32;
+    gpu.sm.shared_bytes = 64 << 10;
+    options.device.gpu = gpu;
+    TestBed bed(options);
+    BlockResources bulky, lean;
+    bulky.threads = lean.threads = 64;
+    bulky.shared_bytes = 64 << 10;
+    const ProgramPtr large = MakeProgram("large", {{40, 150 * kUs, {}, bulky}});
+    const JobId first = bed.Submit(large);
+    bed.Submit(large);
+    bed.device.Step();
+    std::vector<KernelSpec> kernels;
+    for (uint32_t k = 0; k < 5; ++k) {
+      kernels.push_back({1, 10 * kUs, {}, lean});
+      if (k > 0) kernels.back().after = {k - 1};
+    }
+    const TimePoint from = bed.clock.Now();
+    const JobId chain = bed.Submit(MakeProgram("chain", kernels));
+    bed.Run();
+    if (policy == "srpt") {
+      EXPECT_LE(bed.EndOf(chain) - from, 100 * kUs);
+    } else {  // it came last, and may not take what the others could use
+      EXPECT_GT(bed.EndOf(chain), bed.EndOf(first));
+    }
+    bed.CheckHistory();
+    bed.CheckAtRest();
+  }
+}
+
 // Small blocks of later launches always find room before a large one does.
 TEST(DispatcherTest, ALaunchThatTheHardwareLetsOthersOvertakeIsStartedInTime) {
   for (const bool bounded : {true, false}) {

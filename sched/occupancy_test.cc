@@ -112,6 +112,26 @@ TEST(PackedOccupancyTest, WhatDoesNotFitWaitsInOrderAndMovesUp) {
   EXPECT_EQ(o.waiting(), 0u);
 }
 
+TEST(PackedOccupancyTest, ALaunchThatPassesIsPlacedBesideThoseThatWaitIfAllOfItFits) {
+  PackedOccupancy o(1, HopperSm(), 4);
+  o.Add(0, Block(1536), 2);
+  EXPECT_EQ(o.resident(), 1u);
+  EXPECT_EQ(o.waiting(), 1u);
+  EXPECT_EQ(o.Room(Block(256), 9), 2u);
+  o.Add(1, Block(256), 3, true);  // one of them would not fit
+  EXPECT_EQ(o.waiting(), 4u);
+  o.Add(2, Block(256), 1, false);
+  EXPECT_EQ(o.waiting(), 5u);
+  o.Add(3, Block(256), 2, true);
+  EXPECT_EQ(o.waiting(), 5u);
+  EXPECT_EQ(o.resident(), 3u);
+  EXPECT_EQ(o.Room(Block(32), 1), 0u);
+  EXPECT_EQ(o.Remove(3, 2), 2u);
+  EXPECT_EQ(o.waiting(), 5u);
+  EXPECT_EQ(o.Remove(0, 1), 1u);  // those that wait come in their order
+  EXPECT_EQ(o.waiting(), 2u);
+}
+
 TEST(PackedOccupancyTest, BlocksReportedStartedNoLongerWait) {
   PackedOccupancy o(1, HopperSm(), 4);
   o.Add(0, Block(1024), 2);
