@@ -1,6 +1,7 @@
 #include "graph/open_shapes.h"
 
 #include <algorithm>
+#include <string_view>
 #include <unordered_map>
 
 #include "graph/shape_rules.h"
@@ -31,11 +32,26 @@ enum class Kind : uint8_t {
   kSqueeze,
 };
 
-using Table = std::unordered_map<std::string_view, Kind>;
-
 // Operators of the standard domain. For kInPlace and kMoves: where the rule fails with stand-ins it
 // fails with any sizes, since it compares no size with another and a larger one never fails where
 // a smaller one does not.
+constexpr std::string_view kInPlaceOps =
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp "
+    "Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg Not Reciprocal Relu "
+    "Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh "
+    "ThresholdedRelu IsInf IsNaN Cast CastLike BitCast QuantizeLinear Dropout "
+    "DequantizeLinear Softmax DynamicQuantizeLinear LogSoftmax Hardmax CumSum "
+    "LpNormalization LRN MeanVarianceNormalization Trilu ReverseSequence Slice Pad MaxPool "
+    "AveragePool LpPool GlobalAveragePool GlobalMaxPool";
+constexpr std::string_view kMovesOps =
+    "Transpose Unsqueeze ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean "
+    "ReduceMin ReduceProd ReduceSum ReduceSumSquare ArgMax ArgMin TopK Gather OneHot";
+constexpr std::string_view kBroadcastOps =
+    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Max Mean Equal Greater "
+    "GreaterOrEqual Less LessOrEqual Min Mod Mul Or Pow Sub Sum Xor Where";
+
+using Table = std::unordered_map<std::string_view, Kind>;
+
 const Table& Kinds() {
   static const Table* const table = [] {
     auto* kinds = new Table{
@@ -53,55 +69,16 @@ const Table& Kinds() {
         {"Split", Kind::kSplit},
         {"Squeeze", Kind::kSqueeze},
     };
-    for (const char* op : {"Abs",          "Acos",
-                           "Acosh",        "Asin",
-                           "Asinh",        "Atan",
-                           "Atanh",        "BitwiseNot",
-                           "Ceil",         "Celu",
-                           "Clip",         "Cos",
-                           "Cosh",         "Elu",
-                           "Erf",          "Exp",
-                           "Floor",        "Gelu",
-                           "HardSigmoid",  "HardSwish",
-                           "Identity",     "LeakyRelu",
-                           "Log",          "Mish",
-                           "Neg",          "Not",
-                           "Reciprocal",   "Relu",
-                           "Round",        "Selu",
-                           "Shrink",       "Sigmoid",
-                           "Sign",         "Sin",
-                           "Sinh",         "Softplus",
-                           "Softsign",     "Sqrt",
-                           "Swish",        "Tan",
-                           "Tanh",         "ThresholdedRelu",
-                           "IsInf",        "IsNaN",
-                           "Cast",         "CastLike",
-                           "BitCast",      "QuantizeLinear",
-                           "Dropout",      "DequantizeLinear",
-                           "Softmax",      "DynamicQuantizeLinear",
-                           "LogSoftmax",   "Hardmax",
-                           "CumSum",       "LpNormalization",
-                           "LRN",          "MeanVarianceNormalization",
-                           "Trilu",        "ReverseSequence",
-                           "Slice",        "Pad",
-                           "MaxPool",      "AveragePool",
-                           "LpPool",       "GlobalAveragePool",
-                           "GlobalMaxPool"}) {
-      kinds->emplace(op, Kind::kInPlace);
-    }
-    for (const char* op :
-         {"Transpose", "Unsqueeze", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
-          "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
-          "ArgMax", "ArgMin", "TopK", "Gather", "OneHot"}) {
-      kinds->emplace(op, Kind::kMoves);
-    }
-    for (const char* op :
-         {"Add",  "And",         "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor",
-          "Div",  "Max",         "Mean",     "Equal",      "Greater",   "GreaterOrEqual",
-          "Less", "LessOrEqual", "Min",      "Mod",        "Mul",       "Or",
-          "Pow",  "Sub",         "Sum",      "Xor",        "Where"}) {
-      kinds->emplace(op, Kind::kBroadcast);
-    }
+    const auto add = [&](std::string_view ops, Kind kind) {
+      for (size_t at = 0; at < ops.size();) {
+        const size_t end = std::min(ops.find(' ', at), ops.size());
+        kinds->emplace(ops.substr(at, end - at), kind);
+        at = end + 1;
+      }
+    };
+    add(kInPlaceOps, Kind::kInPlace);
+    add(kMovesOps, Kind::kMoves);
+    add(kBroadcastOps, Kind::kBroadcast);
     return kinds;
   }();
   return *table;
