@@ -19,8 +19,6 @@ Table BuildTable(std::initializer_list<std::span<const RuleEntry>> lists) {
   return table;
 }
 
-}  // namespace
-
 std::string Describe(const Node& node, std::span<const KnownValue* const> inputs) {
   if (node.HasAttr("stage")) return "stage '" + node.name + "'";  // its author knows no nodes
   std::string text = node.op + " node '" + node.name + "' (inputs";
@@ -35,6 +33,8 @@ std::string Describe(const Node& node, std::span<const KnownValue* const> inputs
   }
   return text + ")";
 }
+
+}  // namespace
 
 Result<std::optional<std::vector<int64_t>>> RuleContext::Ints(size_t i) const {
   if (!Has(i) || !inputs_[i]->contents) return std::optional<std::vector<int64_t>>();

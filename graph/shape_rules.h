@@ -92,8 +92,6 @@ Rule FindRule(const Node& node);
 // resized.
 Status InferInto(const Graph& graph, const Node& node, std::span<const KnownValue* const> inputs,
                  std::vector<KnownValue>& outputs);
-// The node and its inputs' types and shapes, for messages.
-std::string Describe(const Node& node, std::span<const KnownValue* const> inputs);
 
 // Adds the dimension's range check: -rank <= axis < rank; returns it made non-negative.
 Result<int64_t> NormalizeAxis(int64_t axis, int64_t rank);

@@ -170,7 +170,8 @@ TEST(NestedStages, ShapesThatContradictEachOtherAreFoundWhileLoading) {
         "  " +
             stages + kTail,
         "p.yaml", "/", Lookup);
-    if (!parsed.ok()) return parsed.status().message();
+    EXPECT_TRUE(parsed.ok()) << parsed.status().ToString();
+    if (!parsed.ok()) return std::string();
     const auto loaded = runtime->Load("p", parsed->graph, {});
     return loaded.ok() ? std::string("none") : loaded.status().message();
   };
@@ -182,21 +183,20 @@ TEST(NestedStages, ShapesThatContradictEachOtherAreFoundWhileLoading) {
   };
   const std::string shaped = "stages: [{name: i, op: reshape, input: x, shape: [5]}], ";
   expect("- {name: s, when: b, then: {" + shaped + "outputs: [{name: x, from: i}]}}",
-         "p.yaml: stage 's': ", "s/then/i");
-  expect("- {name: s, when: bb, then: {outputs: [x]}}",
-         "p.yaml: stage 's': ", "the predicate is [2]");
+         "stage 's': ", "s/then/i");
+  expect("- {name: s, when: bb, then: {outputs: [x]}}", "stage 's': ", "the predicate is [2]");
   expect(
       "- {name: s, foreach: x, as: e, stages: [{name: i, op: reshape, input: e, shape: [5]}], "
       "outputs: [i]}",
-      "p.yaml: stage 's': ", "s/i");
+      "stage 's': ", "s/i");
   expect(
       "- {name: s, foreach: x, as: e, stages: [{name: i, model: linear, input: x}, "
       "{name: j, op: add, inputs: [i, e]}], outputs: [j]}",
-      "p.yaml: stage 's': ", "s/j");
+      "stage 's': ", "s/j");
   expect("- {name: s, foreach: [x, bb], as: [e, f], outputs: [e]}",
-         "p.yaml: stage 's': ", "differ in length: 4 and 2");
+         "stage 's': ", "differ in length: 4 and 2");
   expect("- {name: s, repeat: {limit: 3, while: bb}, outputs: [x]}",
-         "p.yaml: stage 's': ", "the value of 'while' is [2]");
+         "stage 's': ", "the value of 'while' is [2]");
   EXPECT_EQ(load_error("- {name: s, foreach: x, as: e, stages: [{name: i, model: linear, "
                        "input: e}], outputs: [i]}"),
             "none");

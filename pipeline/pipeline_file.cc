@@ -33,8 +33,7 @@ std::string UnknownType(const std::string& name) {
 class PipelineBuilder {
  public:
   PipelineBuilder(std::string file_name, std::filesystem::path folder, const ModelLookup& models)
-      : file_{std::move(file_name), std::move(folder), models, {}, 0, {}},
-        scope_(file_, nullptr, "") {}
+      : file_{std::move(file_name), std::move(folder), models, {}, 0}, scope_(file_, nullptr, "") {}
 
   Result<PipelineFile> Build(std::string_view text) {
     PLEXUS_ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(text, file_.name));
@@ -76,7 +75,6 @@ class PipelineBuilder {
     for (size_t i = 0; i < next_.size(); ++i) PLEXUS_RETURN_IF_ERROR(AddNext(i));
     PLEXUS_RETURN_IF_ERROR(scope_.Describe(&result_.stages));
     PLEXUS_RETURN_IF_ERROR(scope_.graph().Validate().WithContext(file_.name));
-    PLEXUS_RETURN_IF_ERROR(CheckStages(scope_.graph(), file_.wired).WithContext(file_.name));
     result_.models = std::move(file_.used_models);
     result_.graph = std::make_shared<const Graph>(std::move(scope_.graph()));
     return std::move(result_);

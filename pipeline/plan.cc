@@ -10,10 +10,13 @@
 #include "graph/shape_inference.h"
 #include "paths/bodies.h"
 #include "paths/unit.h"
+#include "pipeline/held_bytes.h"
 #include "pipeline/plan_batcher.h"
 
 namespace plexus {
 namespace {
+
+constexpr size_t kKernelBytes = 2048;  // roughly, of a kernel
 
 uint64_t NextPlannedGraphId() {
   static std::atomic<uint64_t> next{1};
@@ -183,7 +186,11 @@ class PlanBuilder {
  public:
   PlanBuilder(const PlannedGraph& planned, const Evaluator& evaluator, Compiler& compiler,
               ProfileStore& times)
-      : planned_(planned), evaluator_(evaluator), compiler_(compiler), times_(times) {}
+      : planned_(planned),
+        evaluator_(evaluator),
+        compiler_(compiler),
+        times_(times),
+        held_(planned.graph) {}
 
   Result<GraphPlanPtr> Build(std::span<const KnownInput> inputs) {
     PLEXUS_ASSIGN_OR_RETURN(Graph special, Specialize(planned_.graph, inputs, evaluator_));
@@ -200,7 +207,7 @@ class PlanBuilder {
       PLEXUS_ASSIGN_OR_RETURN(const Slot slot, SlotOf(id));
       plan_->outputs.push_back(slot);
     }
-    plan_->bytes += 4096 + 256 * graph_->num_nodes();
+    plan_->bytes += 4096 + held_.Add(*graph_);
     PLEXUS_RETURN_IF_ERROR(error_);
     if (!plan_->host_steps.empty() || plan_->rest != nullptr) {
       plan_->after = times_.GetPath(HashOfPath("after", *graph_, planned_.options.precision));
@@ -299,11 +306,13 @@ class PlanBuilder {
     if (MayTakeRows(region)) {
       plan_->region = {std::make_shared<const Graph>(region), planned_.options,
                        planned_.batch_gain};
-      plan_->bytes += 256 * region.num_nodes();
+      plan_->bytes += held_.Add(region);
     }
     PLEXUS_RETURN_IF_ERROR(Optimize(region));
+    // Kernels hold what they read: what was folded for these shapes may be large.
+    plan_->bytes += held_.Add(region);
     PLEXUS_ASSIGN_OR_RETURN(plan_->program, compiler_.Compile(region, planned_.options));
-    plan_->bytes += plan_->program->constant_bytes + 2048 * plan_->program->kernels.size();
+    plan_->bytes += plan_->program->constant_bytes + kKernelBytes * plan_->program->kernels.size();
     for (ValueId id : outputs) {
       plan_->program_outputs.push_back(slots_[id.value()] = plan_->num_slots++);
     }
@@ -331,7 +340,9 @@ class PlanBuilder {
     if (!value.IsConstant()) {
       return InternalError("plan of '" + graph_->name + "' lost value '" + value.name + "'");
     }
+    const bool resident = value.constant->PlainIfResident().defined();
     PLEXUS_ASSIGN_OR_RETURN(Tensor plain, value.constant->Plain());
+    if (!resident) plan_->bytes += plain.size_bytes();  // a copy of its own
     slot = plan_->num_slots++;
     plan_->constants.emplace_back(slot, std::move(plain));
     return slot;
@@ -386,6 +397,7 @@ class PlanBuilder {
   const Evaluator& evaluator_;
   Compiler& compiler_;
   ProfileStore& times_;
+  HeldBytes held_;
   std::shared_ptr<GraphPlan> plan_ = std::make_shared<GraphPlan>();
   GraphPtr graph_;
   std::vector<Slot> slots_;  // by value
@@ -570,7 +582,7 @@ Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const Know
 }
 
 Result<ProgramPtr> BuildBatch(const BatchRegion& region, const Program& one, uint32_t rows,
-                              const Evaluator& evaluator, Compiler& compiler) {
+                              const Evaluator& evaluator, Compiler& compiler, size_t* bytes) {
   const Graph& graph = *region.graph;
   std::vector<KnownInput> one_row;
   for (ValueId id : graph.inputs()) {
@@ -580,6 +592,7 @@ Result<ProgramPtr> BuildBatch(const BatchRegion& region, const Program& one, uin
   PLEXUS_ASSIGN_OR_RETURN(Graph special, SpecializeRows(graph, one_row, rows, evaluator));
   PLEXUS_RETURN_IF_ERROR(FoldConstants(special, evaluator));
   PLEXUS_RETURN_IF_ERROR(Optimize(special));
+  const size_t held = HeldBytes(graph).Add(special);
   CompileOptions options = region.options;
   options.name += " x" + std::to_string(rows);
   PLEXUS_ASSIGN_OR_RETURN(ProgramPtr program, compiler.Compile(special, options));
@@ -591,6 +604,8 @@ Result<ProgramPtr> BuildBatch(const BatchRegion& region, const Program& one, uin
     fits = program->outputs[i].shape == shape && program->outputs[i].dtype == one.outputs[i].dtype;
   }
   if (!fits) return FailedPreconditionError("its outputs do not have a row for each input row");
+  // Packed weights are those of the program for one row.
+  *bytes = held + kKernelBytes * program->kernels.size();
   return program;
 }
 

@@ -135,9 +135,10 @@ Result<GraphPlanPtr> BuildPlan(const PlannedGraph& planned, std::span<const Know
                                const Evaluator& evaluator, Compiler& compiler, ProfileStore& times);
 
 // The program for `rows` rows of a region whose program for one row is `one`. kFailedPrecondition:
-// its rows are not independent, and why. May take milliseconds.
+// its rows are not independent, and why. May take milliseconds. `bytes`: what it holds besides what
+// the plan of one row holds already.
 Result<ProgramPtr> BuildBatch(const BatchRegion& region, const Program& one, uint32_t rows,
-                              const Evaluator& evaluator, Compiler& compiler);
+                              const Evaluator& evaluator, Compiler& compiler, size_t* bytes);
 
 // The load-time half: canonical form, row maps generalised where row independence is proven,
 // weights folded. kUnimplemented names the first operator that nothing here can run.

@@ -227,7 +227,9 @@ void PlanBatcher::Prepare(uint32_t size) {
 }
 
 void PlanBatcher::Build(uint32_t size) {
-  Result<ProgramPtr> program = BuildBatch(region_, *program_, size, env_.folding, env_.compiler);
+  size_t bytes = 0;
+  Result<ProgramPtr> program =
+      BuildBatch(region_, *program_, size, env_.folding, env_.compiler, &bytes);
   if (!program.ok()) {
     queue_.SetLimit(size / 2);
     NoteUseful();
@@ -238,7 +240,7 @@ void PlanBatcher::Build(uint32_t size) {
     std::lock_guard lock(mutex_);
     programs_[std::bit_width(size) - 1] = *program;
   }
-  env_.plans.Charge(program_.get(), 2048 * (*program)->kernels.size());
+  env_.plans.Charge(program_.get(), bytes);
   queue_.SetReady(size);
 }
 

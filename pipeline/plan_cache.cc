@@ -30,11 +30,12 @@ void PlanCache::Stop() {
   for (Waiter& waiter : orphans) waiter(UnavailableError("the runtime is stopping"));
 }
 
-GraphPlanPtr PlanCache::GetOrBuild(const PlannedGraph& graph, const std::string& shape_key,
+GraphPlanPtr PlanCache::GetOrBuild(const PlannedGraphPtr& graph, const std::string& shape_key,
                                    Builder builder, Waiter waiter) {
   std::unique_lock lock(mutex_);
-  auto [it, inserted] = entries_.try_emplace(Key{graph.id, shape_key});
+  auto [it, inserted] = entries_.try_emplace(Key{graph->id, shape_key});
   Entry& entry = it->second;
+  entry.graph = graph;
   if (!inserted && entry.plan != nullptr) {
     ++stats_.hits;
     lru_.splice(lru_.begin(), lru_, entry.lru);
@@ -48,7 +49,7 @@ GraphPlanPtr PlanCache::GetOrBuild(const PlannedGraph& graph, const std::string&
   const bool stopped = stopping_;
   lock.unlock();
   wake_.notify_one();
-  if (stopped) FinishBuild(Key{graph.id, shape_key}, UnavailableError("the runtime is stopping"));
+  if (stopped) FinishBuild(Key{graph->id, shape_key}, UnavailableError("the runtime is stopping"));
   return nullptr;
 }
 
@@ -81,15 +82,20 @@ void PlanCache::FinishBuild(const Key& key, Result<GraphPlanPtr> built) {
   for (Waiter& waiter : waiters) waiter(built);
 }
 
+PlanCache::Entries::iterator PlanCache::EraseLocked(Entries::iterator it, GraphPlanPtr* plan) {
+  stats_.bytes -= it->second.plan->bytes + it->second.charged;
+  --stats_.plans;
+  lru_.erase(it->second.lru);
+  *plan = std::move(it->second.plan);
+  return entries_.erase(it);
+}
+
 // The plan just used is never evicted, however large: its request needs it anyway.
 void PlanCache::EvictLocked() {
   while (stats_.bytes > budget_bytes_ && lru_.size() > 1) {
-    auto it = entries_.find(lru_.back());
-    stats_.bytes -= it->second.plan->bytes + it->second.charged;
-    --stats_.plans;
+    GraphPlanPtr evicted;
+    EraseLocked(entries_.find(lru_.back()), &evicted);
     ++stats_.evictions;
-    entries_.erase(it);
-    lru_.pop_back();
   }
 }
 
@@ -125,16 +131,20 @@ void PlanCache::Charge(const Program* program, size_t bytes) {
 }
 
 void PlanCache::Drop(uint64_t graph_id) {
+  std::vector<GraphPlanPtr> dropped;  // destroyed without the lock
   std::lock_guard lock(mutex_);
   for (auto it = entries_.begin(); it != entries_.end();) {
-    if (it->first.graph_id != graph_id || it->second.plan == nullptr) {
-      ++it;
-      continue;
-    }
-    stats_.bytes -= it->second.plan->bytes + it->second.charged;
-    --stats_.plans;
-    lru_.erase(it->second.lru);
-    it = entries_.erase(it);
+    const bool is_its = it->first.graph_id == graph_id && it->second.plan != nullptr;
+    it = is_its ? EraseLocked(it, &dropped.emplace_back()) : std::next(it);
+  }
+}
+
+void PlanCache::Sweep() {
+  std::vector<GraphPlanPtr> dropped;  // destroyed without the lock
+  std::lock_guard lock(mutex_);
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    const bool is_gone = it->second.plan != nullptr && it->second.graph.expired();
+    it = is_gone ? EraseLocked(it, &dropped.emplace_back()) : std::next(it);
   }
 }
 

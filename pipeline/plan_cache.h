@@ -29,8 +29,8 @@ class PlanCache {
   using Waiter = std::function<void(Result<GraphPlanPtr>)>;
   // The plan if it is there, else null, and then `waiter` is called once, from a build thread, when
   // the one build for this key has ended. Failures are not kept.
-  GraphPlanPtr GetOrBuild(const PlannedGraph& graph, const std::string& shape_key, Builder builder,
-                          Waiter waiter);
+  GraphPlanPtr GetOrBuild(const PlannedGraphPtr& graph, const std::string& shape_key,
+                          Builder builder, Waiter waiter);
 
   // The plan if it is there, else null.
   GraphPlanPtr Find(const PlannedGraph& graph, const std::string& shape_key);
@@ -45,6 +45,9 @@ class PlanCache {
 
   // Forgets the plans of a graph that is going away; requests in flight keep theirs.
   void Drop(uint64_t graph_id);
+  // Forgets the plans of all graphs that are gone: those of bodies and rests go with the last plan
+  // that leads to them, and nobody says so. A pass over all plans, from time to time.
+  void Sweep();
   void Stop();
 
   struct Stats {
@@ -66,6 +69,7 @@ class PlanCache {
   };
   struct Entry {
     GraphPlanPtr plan;  // null while building
+    std::weak_ptr<const PlannedGraph> graph;
     std::vector<Waiter> waiters;
     std::list<Key>::iterator lru;  // valid when plan is set
     size_t charged = 0;            // besides the plan's own bytes
@@ -74,13 +78,16 @@ class PlanCache {
   void BuildThread();
   void FinishBuild(const Key& key, Result<GraphPlanPtr> built);
   void EvictLocked();
+  using Entries = std::unordered_map<Key, Entry, KeyHash>;
+  // Returns what comes after. `plan` gets the plan: what else goes with it needs no lock.
+  Entries::iterator EraseLocked(Entries::iterator it, GraphPlanPtr* plan);
 
   const size_t budget_bytes_;
   mutable std::mutex mutex_;  // guards everything below
   std::condition_variable wake_;
   bool stopping_ = false;
   std::deque<std::function<void()>> work_, idle_work_;
-  std::unordered_map<Key, Entry, KeyHash> entries_;
+  Entries entries_;
   std::list<Key> lru_;  // most recent first
   Stats stats_;
   std::vector<std::thread> threads_;

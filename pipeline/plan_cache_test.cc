@@ -16,7 +16,7 @@ GraphPlanPtr PlanOf(size_t bytes) {
 class PlanCacheTest : public ::testing::Test {
  protected:
   // Asks and waits for the answer.
-  Result<GraphPlanPtr> Get(const PlannedGraph& graph, const std::string& key,
+  Result<GraphPlanPtr> Get(const PlannedGraphPtr& graph, const std::string& key,
                            PlanCache::Builder builder) {
     std::promise<Result<GraphPlanPtr>> built;
     GraphPlanPtr ready = cache_.GetOrBuild(
@@ -26,8 +26,10 @@ class PlanCacheTest : public ::testing::Test {
   }
 
   PlanCache cache_{1000, 2};
-  PlannedGraph graph_{Graph(), CompileOptions()};
-  PlannedGraph other_{Graph(), CompileOptions()};
+  static PlannedGraphPtr NewGraph() {
+    return std::make_shared<const PlannedGraph>(Graph(), CompileOptions());
+  }
+  PlannedGraphPtr graph_ = NewGraph(), other_ = NewGraph();
 };
 
 TEST_F(PlanCacheTest, BuildsOncePerGraphAndShape) {
@@ -103,8 +105,29 @@ TEST_F(PlanCacheTest, DropForgetsOneGraphOnly) {
   const auto build = [] { return Result<GraphPlanPtr>(PlanOf(10)); };
   ASSERT_TRUE(Get(graph_, "a", build).ok());
   ASSERT_TRUE(Get(other_, "a", build).ok());
-  cache_.Drop(graph_.id);
+  cache_.Drop(graph_->id);
   EXPECT_EQ(cache_.stats().plans, 1u);
+  EXPECT_EQ(cache_.stats().bytes, 10u);
+}
+
+// As of a rest: only the plan of the whole leads to it.
+TEST_F(PlanCacheTest, PlansOfGraphsThatAreGoneAreSwept) {
+  const auto build = [] { return Result<GraphPlanPtr>(PlanOf(10)); };
+  PlannedGraphPtr rest = NewGraph();
+  ASSERT_TRUE(Get(graph_, "a", [&] {
+                auto whole = std::make_shared<GraphPlan>();
+                whole->bytes = 10;
+                whole->rest = rest;
+                return Result<GraphPlanPtr>(std::move(whole));
+              }).ok());
+  ASSERT_TRUE(Get(rest, "a", build).ok());
+  ASSERT_TRUE(Get(rest, "b", build).ok());
+  ASSERT_TRUE(Get(other_, "a", build).ok());
+  rest.reset();
+  cache_.Sweep();
+  EXPECT_EQ(cache_.stats().plans, 4u);
+  cache_.Drop(graph_->id);
+  while (cache_.stats().plans > 1) cache_.Sweep();  // a build thread may just be letting go
   EXPECT_EQ(cache_.stats().bytes, 10u);
 }
 

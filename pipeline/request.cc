@@ -66,7 +66,7 @@ struct Request::PlanAwaiter {
     // The waiter may run, and this frame may be gone, before GetOrBuild returns: nothing of this
     // object is touched after a null result.
     PlanCache& plans = env.plans;
-    GraphPlanPtr ready = plans.GetOrBuild(*graph, ShapeKey(*graph, inputs), std::move(build),
+    GraphPlanPtr ready = plans.GetOrBuild(graph, ShapeKey(*graph, inputs), std::move(build),
                                           [this, handle](Result<GraphPlanPtr> built) {
                                             result = std::move(built);
                                             waited = true;

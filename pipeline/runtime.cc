@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "device/cpu/cpu_compiler.h"
 #include "device/cpu/cpu_device.h"
+#include "device/cpu/heap_trimmer.h"
 #include "device/cpu/vision/vision_ops.h"
 #include "paths/merge.h"
 #include "paths/unit.h"
@@ -25,7 +26,7 @@ namespace {
 
 // A second one, so that a large model does not keep the first request of a small one waiting.
 constexpr uint32_t kBuildThreads = 2;
-constexpr Duration kArenaIdle = std::chrono::seconds(30);  // then its memory goes back
+constexpr Duration kIdle = std::chrono::seconds(30);  // then memory goes back
 
 class LoadedGraph : public Executable {
  public:
@@ -339,10 +340,17 @@ class CpuRuntime : public Runtime {
   Housekeeper::Duties Chores() {
     Housekeeper::Duties duties;
     duties.pump = [this](TimePoint now) { return dispatcher_.Pump(now); };
-    duties.tidy = [this] { device_.TrimArenas(kArenaIdle); };
+    duties.tidy = [this] { Tidy(); };
     duties.save = [this] { plans_->Post([this] { SaveProfiles(); }); };  // disks may be slow
     duties.save_every = options_.profile_save_every;
     return duties;
+  }
+  void Tidy() {
+    device_.TrimArenas(kIdle);
+    plans_->Sweep();
+    if (clock_.Now() - heap_seen_ < kIdle) return;
+    heap_seen_ = clock_.Now();
+    heap_.Tidy();
   }
   void LoadProfiles() {
     if (options_.profile_path.empty()) return;
@@ -487,6 +495,8 @@ class CpuRuntime : public Runtime {
   const std::shared_ptr<ResultCache> results_;
   const std::shared_ptr<PathBook> book_;
   RequestEnvironment environment_;
+  HeapTrimmer heap_;  // of the housekeeper's thread, as is the next
+  TimePoint heap_seen_{};
   Housekeeper housekeeper_;
   std::mutex in_flight_mutex_;  // guards in_flight_
   std::condition_variable in_flight_zero_;

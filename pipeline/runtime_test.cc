@@ -52,6 +52,30 @@ TEST_P(RuntimeTest, RunsAStaticGraphForEveryShapeItIsGiven) {
   EXPECT_EQ(runtime_->cache_stats().hits, 1u);
 }
 
+// Each length has its own numbers to add, which the program for it holds.
+TEST_P(RuntimeTest, WhatIsFoldedForOneShapeCountsTowardsTheBudgetOfPrograms) {
+  RuntimeOptions options;
+  options.threads = GetParam();
+  options.program_cache_bytes = size_t{4} << 20;
+  runtime_ = Runtime::Create(options).value();
+  GraphMaker g;
+  const ValueId x = g.In("x", {-1});
+  const ValueId size = g.Op("Squeeze", {g.Op("Shape", {x}, DType::kInt64)}, DType::kInt64);
+  const auto to_float = static_cast<int64_t>(DType::kFloat32);
+  const ValueId end = g.Op("Cast", {size}, DType::kFloat32, {{"to", to_float}});
+  const ValueId zero = g.Const(Tensor::Scalar(0.0f)), one = g.Const(Tensor::Scalar(1.0f));
+  g.Out(g.Op("Add", {x, g.Op("Range", {zero, end, one})}));
+  const ExecutablePtr m = Load(g);
+  constexpr int64_t kLeast = 100'000;  // 400 KB
+  for (int64_t n = kLeast; n < kLeast + 20; ++n) {
+    RunResult r = runtime_->Run(m, {Floats({n}, std::vector<float>(n, 0.5f))});
+    ASSERT_TRUE(r.status.ok()) << r.status.ToString();
+    EXPECT_EQ(Values(r.outputs[0])[n - 1], static_cast<float>(n) - 0.5f);
+  }
+  EXPECT_LE(runtime_->cache_stats().programs, options.program_cache_bytes / (4 * kLeast));
+  EXPECT_LE(runtime_->cache_stats().bytes, options.program_cache_bytes);
+}
+
 // uint8[h,w,1], all 100.
 Tensor Grey(int64_t h, int64_t w) {
   return Tensor::Of<uint8_t>(DType::kUint8, {h, w, 1}, std::vector<uint8_t>(h * w, 100));

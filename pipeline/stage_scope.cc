@@ -121,10 +121,6 @@ Status StageScope::AddStage(const std::string& name) {
     for (const char* common : {"op", "input", "inputs"}) options.Child(common);
     GlueContext context{graph_, prefix_ + name, values, file_.folder, options};
     outputs = AddGlue(spec.what, context);
-    WiredStage& wired = file_.wired[prefix_ + name];
-    for (size_t i = 0; i < values.size(); ++i) {
-      wired.inputs.push_back({spec.inputs[i].second, values[i], "", std::nullopt});
-    }
   } else if (spec.kind == "model") {
     for (const char* common : {"model", "input", "inputs", "map_rows"}) options.Child(common);
     PLEXUS_RETURN_IF_ERROR(options.Finish());
@@ -187,9 +183,6 @@ Result<StageScope::Outputs> StageScope::AddModel(const Spec& spec,
   const GraphPtr model = *found;
   std::vector<std::string>& used = file_.used_models;
   if (std::count(used.begin(), used.end(), spec.what) == 0) used.push_back(spec.what);
-  WiredStage& wired = file_.wired[prefix_ + spec.name];
-  wired.model = spec.what;
-  wired.graph = model;
   std::vector<ValueId> bound(model->inputs().size());
   for (size_t i = 0; i < spec.inputs.size(); ++i) {
     PLEXUS_ASSIGN_OR_RETURN(const size_t at, ModelInput(*model, spec, spec.inputs[i].first, i));
@@ -206,9 +199,6 @@ Result<StageScope::Outputs> StageScope::AddModel(const Spec& spec,
       got.shape = want.shape;
     }
     bound[at] = values[i];
-    OpenShape declared = ToOpenShape(want.shape);
-    if (spec.map_rows && declared && !declared->empty()) (*declared)[0] = kOpenSize;
-    wired.inputs.push_back({spec.inputs[i].second, values[i], want.name, std::move(declared)});
   }
   for (size_t i = 0; i < bound.size(); ++i) {
     if (!bound[i].valid()) {

@@ -16,7 +16,6 @@
 #include "graph/graph.h"
 #include "pipeline/glue.h"
 #include "pipeline/pipeline_file.h"
-#include "pipeline/static_check.h"
 #include "yaml/yaml_reader.h"
 
 namespace plexus {
@@ -32,7 +31,6 @@ struct StageFile {
   const ModelLookup& models;
   std::vector<std::string> used_models;
   size_t num_stages = 0;
-  WiredStages wired = {};
 
   Status Fail(const std::string& what) const { return InvalidArgumentError(name + ": " + what); }
 };

@@ -113,27 +113,6 @@ PathSummary PathIndex::Summary(const std::map<std::string, Shape>& shapes) {
   return Summarize(std::move(all), known, evaluator_);
 }
 
-Status PathIndex::CheckShapes(const std::map<std::string, Shape>& shapes) {
-  std::lock_guard lock(mutex_);
-  for (const auto& [name, shape] : shapes) {
-    bool wanted = false;
-    std::set<std::string> inputs;
-    for (const auto& [loaded_name, loaded] : loaded_) {
-      for (const TensorMetadata& input : loaded.inputs) {
-        const bool named = input.name == name || (name.empty() && loaded.inputs.size() == 1);
-        wanted |= named && Fits(input.shape, shape);
-        inputs.insert(input.name + " " + input.shape.ToString());
-      }
-    }
-    if (wanted) continue;
-    std::string list;
-    for (const std::string& input : inputs) list += (list.empty() ? "" : ", ") + input;
-    return InvalidArgumentError("'" + name.substr(0, 40) + "=" + ShapeToString(shape) +
-                                "' fits no input; there are: " + (list.empty() ? "none" : list));
-  }
-  return OkStatus();
-}
-
 Result<std::string> PathIndex::FirstDifference(const std::string& first,
                                                const std::string& second) {
   std::lock_guard lock(mutex_);

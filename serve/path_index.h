@@ -37,9 +37,6 @@ class PathIndex {
   // several as one row; other open shapes leave FLOPs uncounted.
   PathSummary Summary(const std::map<std::string, Shape>& shapes);
 
-  // kInvalidArgument names one of `shapes` that is for no input, and what inputs there are.
-  Status CheckShapes(const std::map<std::string, Shape>& shapes);
-
   // PathFinder::FirstDifference.
   Result<std::string> FirstDifference(const std::string& first, const std::string& second);
 

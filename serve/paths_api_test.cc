@@ -248,13 +248,6 @@ TEST(PathsApi, RefusesWhatMakesNoSense) {
     EXPECT_EQ(f.admin->Call(Get(std::string("/paths") + query)).status, 400) << query;
   }
   EXPECT_EQ(f.admin->Call(Get("/paths?first=a&second=nothing")).status, 404);
-  for (const char* shape : {"nobody=1", "x=3", "x=3,17", "3"}) {
-    const auto refused = f.admin->Call(Get(std::string("/paths?shape=") + shape));
-    EXPECT_EQ(refused.status, 400) << shape;
-    EXPECT_NE(refused.body.find("fits no input; there are: x [N,16]"), std::string::npos)
-        << refused.body;
-  }
-  EXPECT_EQ(f.admin->Call(Get("/paths?shape=x=3,16")).status, 200);
   EXPECT_EQ(f.admin->Call(Post("/paths", "")).status, 405);
 }
 

@@ -284,13 +284,13 @@ Result<ModelRepository::Entry> ModelRepository::LoadPipeline(const std::string& 
   servable->executable = std::move(*executable);
   const auto known = InferStatically(servable->executable->graph(), SIZE_MAX);
   for (size_t i = 0; known.ok() && i < servable->outputs.size(); ++i) {
-    if (!(*known)[i].sizes) continue;
+    if (!(*known)[i].shape) continue;
     PLEXUS_RETURN_IF_ERROR(
-        CheckDeclaredShape(servable->outputs[i].shape, *(*known)[i].sizes)
+        CheckDeclaredShape(servable->outputs[i].shape, *(*known)[i].shape)
             .WithContext(file_name + ": output '" + servable->outputs[i].name + "'"));
   }
   for (size_t i = 0; known.ok() && i < pipeline.states.size(); ++i) {
-    const OpenShape& next = (*known)[pipeline.outputs.size() + i].sizes;
+    const std::optional<Shape>& next = (*known)[pipeline.outputs.size() + i].shape;
     if (!next) continue;
     PLEXUS_RETURN_IF_ERROR(
         CheckDeclaredShape(pipeline.states[i].shape, *next)

@@ -99,20 +99,6 @@ TEST(Repository, ADeclaredOutputShapeThatTheStagesContradictIsAnError) {
   EXPECT_TRUE(f.repository.Load("p").ok());
 }
 
-TEST(Repository, ADeclaredOutputShapeIsCheckedWhereSizesAreOpen) {
-  Fixture f;
-  f.folder.Write("same/model.onnx", IdentityModel(1, {-1, 4}));
-  const std::string head =
-      "name: p\ninputs: [{name: a, dtype: FP32, shape: [-1, 4]}]\n"
-      "stages: [{name: s, model: same, input: a}]\n";
-  f.folder.Write("pipelines/p.yaml", head + "outputs: [{name: o, from: s, shape: [-1, 5]}]\n");
-  ASSERT_TRUE(f.repository.LoadAll().ok());
-  EXPECT_EQ(f.Entry("p").reason,
-            "pipeline 'p': p.yaml: output 'o': declared with shape [?,5], the stages give [-1,4]");
-  f.folder.Write("pipelines/p.yaml", head + "outputs: [{name: o, from: s, shape: [7, -1]}]\n");
-  EXPECT_TRUE(f.repository.Load("p").ok());
-}
-
 TEST(Repository, ADuplicateKeyOfTheConfigurationIsAnErrorWithItsLines) {
   Fixture f;
   f.folder.Write("a/model.onnx", IdentityModel());

@@ -156,7 +156,9 @@ Result<Operand> LoweringContext::Read(ValueId v, Layout layout, DType dtype) {
     if (!value.IsConstant()) {
       return InternalError("value '" + value.name + "' is read before it is written");
     }
+    const bool resident = value.constant->PlainIfResident().defined();
     PLEXUS_ASSIGN_OR_RETURN(Tensor plain, value.constant->Plain());
+    if (!resident) CountConstantBytes(plain.size_bytes());  // a copy of its own
     PLEXUS_RETURN_IF_ERROR(
         DefineForm(v, Form{Layout::kRowMajor, value.dtype, ConstantOperand(std::move(plain))}));
   }
