@@ -20,6 +20,7 @@ from serving import Connection, Crew, Server, decode
 
 REPOSITORY = report.ROOT / "build" / "samples" / "repository"
 MODES = ("group", "separate", "distinct")
+SETTLE = 40
 
 
 def log(text: str) -> None:
@@ -126,9 +127,8 @@ class Comparison:
     """Systems asked in turn, in short slices: a neighbour on the same host that takes the memory for
     a second meets all of them.
 
-    `systems`: for each its servers, one per pipeline; `bodies_of(count, rng)` makes inputs that no
-    two requests share. No process is quite as fast as the next, so a comparison may go on with
-    others of the same systems (`meet`)."""
+    `bodies_of(count, rng)` makes inputs that no two requests share. No process is quite as fast as
+    the next, so a comparison may go on with others of the same systems (`meet`)."""
 
     def __init__(self, names: list, bodies_of, modes=MODES, in_flight: int = 1):
         self.names, self.bodies_of, self.modes, self.in_flight = names, bodies_of, modes, in_flight
@@ -137,16 +137,19 @@ class Comparison:
         self._seed = 0
 
     def meet(self, systems: dict, repeats: int, rounds: int, slices: int):
-        """Every mode `repeats` times, `slices` slices of `rounds` rounds each; `shared` is first
-        in one slice and last in the next."""
+        """One mode after the other: `repeats` times `slices` slices of `rounds` rounds each;
+        `shared` is first in one slice and last in the next. `systems`: for each its servers, one
+        per pipeline. Before each mode come SETTLE rounds that do not count: a server goes on for
+        some 30 requests as the mode before has taught it."""
         names, count = self.names, len(self.names)
         for system, servers in systems.items():
             warm = self.bodies_of(3 * count, np.random.default_rng(0))
             measure(servers, names, "separate", 3, warm)  # compiles
             if system == "shared":
                 measure(servers, names, "group", 3, warm)
-        for _ in range(repeats):
-            for mode in self.modes:
+        for mode in self.modes:
+            self._slice(systems, mode, SETTLE)
+            for _ in range(repeats):
                 got = [self._slice(systems, mode, rounds) for _ in range(slices)]
                 for system in systems:
                     took = [ms for each in got for ms in each[system]["took_ms"]]
