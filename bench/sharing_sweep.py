@@ -5,8 +5,10 @@ member's own; `fraction` is the part of a member's work that all of its family s
 over HTTP on this machine's CPU, one with --no-sharing, are asked in turn, in slices of a fraction
 of a second, so that drift meets both; the other one is idle meanwhile. A round asks every pipeline
 once, all at the same time; in `duplicates` percent of the rounds about the same input, else each
-about its own. Four rounds, about different inputs, are under way at once. Three pairs of servers take the points
-one after the other, for no process is quite as fast as the next. The rounds of a slice are the same for both servers, and so must be the outputs.
+about its own. Four rounds, about different inputs, are under way at once. Three pairs of servers
+take the points one after the other, for no process is quite as fast as the next; before each point
+come rounds that do not count, for a server goes on for some 30 requests as the point before has
+taught it. The rounds of a slice are the same for both servers, and so must be the outputs.
 
 gain: throughput of shared over unshared, median over pairs of slices with its interval. limit: what
 arithmetic allows, from the processor time of a member and of the shared part by itself:
@@ -29,6 +31,7 @@ import time
 import numpy as np
 
 import report
+from sharing import SETTLE
 from serving import Connection, Crew, Server, busy_ms, decode, encode
 
 FRACTIONS = (0, 25, 50, 75, 100)
@@ -100,12 +103,12 @@ class Point:
         )
         return seconds, same
 
-    def measure(self, warm_s: float, measure_s: float) -> dict:
-        """Answers per second of both systems, slice by slice, and whether outputs were equal."""
-        spent, same = 0.0, True
-        while spent < warm_s:
+    def measure(self, settle: int, measure_s: float) -> dict:
+        """Answers per second of both systems, slice by slice, and whether outputs were equal.
+        `settle`: rounds that come before and do not count."""
+        same = True
+        for _ in range(-(-settle // self.rounds)):
             seconds, equal = self.slice("shared")
-            spent += sum(seconds.values())
             same = same and equal
         per_round = max(seconds.values()) / self.rounds
         self.rounds = 2 * max(IN_FLIGHT, round(SLICE_S / per_round / 2))
@@ -138,7 +141,7 @@ def limit_of(cost: tuple, fan_out: int, duplicates: int) -> float:
 
 def run_pair(folder, pair: int, bodies: list, quick: bool, found: dict):
     """Starts a pair of servers and measures every point on it; adds to `found`, by point."""
-    warm_s, measure_s = (0.3, 0.6) if quick else (0.5, 1.9)
+    settle, measure_s = (SETTLE // 2, 0.6) if quick else (SETTLE, 1.9)
     with contextlib.ExitStack() as stack:
         systems = [("shared", []), ("none", ["--no-sharing"])]
         servers = {
@@ -155,7 +158,7 @@ def run_pair(folder, pair: int, bodies: list, quick: bool, found: dict):
             fraction, fan_out, duplicates = key
             names = [f"f{fraction}-{member}" for member in range(fan_out)]
             point = Point(servers, names, duplicates, bodies, seed=pair * 1000 + hash(key) % 1000)
-            got = point.measure(warm_s, measure_s)
+            got = point.measure(settle, measure_s)
             for system in ("shared", "none"):
                 slices[system] += got[system]
             slices["outputs_equal"] = slices["outputs_equal"] and got["outputs_equal"]
