@@ -31,8 +31,8 @@ import time
 import numpy as np
 
 import report
-from sharing import SETTLE
 from serving import Connection, Crew, Server, busy_ms, decode, encode
+from sharing import SETTLE
 
 FRACTIONS = (0, 25, 50, 75, 100)
 FAN_OUTS = (2, 4, 8)
