@@ -244,16 +244,27 @@ void PathBook::Remove(uint64_t graph_id) {
   refresh_();
 }
 
+// Nobody is asked for another one meanwhile: that would only stand in the way of other work until
+// this one, which may take long, has ended.
 void PathBook::Refresh() {
   std::lock_guard refreshing(refreshing_);
-  std::vector<PlannedGraphPtr> added;
-  std::vector<uint64_t> removed;
-  {
-    std::lock_guard lock(mutex_);
-    asked_ = false;
-    added.swap(added_);
-    removed.swap(removed_);
+  while (true) {
+    std::vector<PlannedGraphPtr> added;
+    std::vector<uint64_t> removed;
+    {
+      std::lock_guard lock(mutex_);
+      if (added_.empty() && removed_.empty()) {
+        asked_ = false;
+        return;
+      }
+      added.swap(added_);
+      removed.swap(removed_);
+    }
+    CutAnew(std::move(added), removed);
   }
+}
+
+void PathBook::CutAnew(std::vector<PlannedGraphPtr> added, const std::vector<uint64_t>& removed) {
   // What came and went between two cuts was never there.
   std::erase_if(added, [&](const PlannedGraphPtr& planned) {
     return std::find(removed.begin(), removed.end(), planned->id) != removed.end();

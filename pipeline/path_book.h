@@ -76,7 +76,7 @@ class RunPath {
 class PathBook {
  public:
   // `times` keeps what calls take. `refresh` is called, without a lock held, when there is
-  // something to do for Refresh; once until Refresh runs. `drop` hears of graphs of segments that
+  // something to do for Refresh; once until Refresh has returned. `drop` hears of graphs of segments that
   // nobody runs any more; any thread.
   PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
            std::function<void(uint64_t graph_id)> drop);
@@ -97,7 +97,8 @@ class PathBook {
     std::shared_ptr<TimeEstimate> time;
   };
   Ready MakeReady(Precision precision, const SegmentPtr& segment, const std::string& first_user);
-  class Cut;  // one Refresh
+  class Cut;  // one cut
+  void CutAnew(std::vector<PlannedGraphPtr> added, const std::vector<uint64_t>& removed);
 
   const std::shared_ptr<ProfileStore> times_;
   const std::function<void()> refresh_;

@@ -82,6 +82,29 @@ TEST_F(PathBookTest, NothingIsKnownOfAPathAtFirst) {
   EXPECT_EQ(path->SharedPart(), 1);
 }
 
+// A second one would only wait for the first, on a thread that others have work for.
+TEST_F(PathBookTest, WhatComesDuringARefreshIsDoneByItAndNobodyIsAskedAgain) {
+  const PlannedGraphPtr a = Layers({1, 2}), b = Layers({1, 3}), c = Layers({1, 4});
+  int asked = 0, dropped = 0;
+  PathBook* self = nullptr;
+  PathBook book(
+      NewStore(), [&] { ++asked; },
+      [&](uint64_t) {
+        if (dropped++ == 0) self->Add(c);
+      });
+  self = &book;
+  book.Add(a);
+  book.Add(b);
+  book.Refresh();
+  ASSERT_EQ(asked, 1);
+  book.Remove(b->id);
+  book.Refresh();  // forgets the segments of the two
+  ASSERT_GT(dropped, 0);
+  EXPECT_EQ(asked, 2);
+  EXPECT_NE(book.Find(c->id), nullptr);
+  EXPECT_EQ(book.Find(b->id), nullptr);
+}
+
 TEST_F(PathBookTest, WhatOnePathLearnsOfASegmentTheOthersKnow) {
   const PlannedGraphPtr a = Layers({1, 2}), b = Layers({1, 3});
   Books books(NewStore());
