@@ -76,8 +76,8 @@ class RunPath {
 class PathBook {
  public:
   // `times` keeps what calls take. `refresh` is called, without a lock held, when there is
-  // something to do for Refresh; once until Refresh has returned. `drop` hears of graphs of segments that
-  // nobody runs any more; any thread.
+  // something to do for Refresh; once until Refresh has returned. `drop` hears of graphs of
+  // segments that nobody runs any more; any thread.
   PathBook(std::shared_ptr<ProfileStore> times, std::function<void()> refresh,
            std::function<void(uint64_t graph_id)> drop);
 
