@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "serve/compression.h"
+#include "serve/http_body.h"
 
 namespace plexus {
 namespace {
@@ -32,7 +33,6 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 constexpr size_t kReadBytes = 16 << 10;
 // Of pipelined requests, while one runs.
 constexpr size_t kMaxReadAheadBytes = 64 << 10;
-constexpr size_t kFirstBodyBytes = 64 << 10;
 // Responses up to this size are joined with their header.
 constexpr size_t kJoinedBytes = 8 << 10;
 constexpr Duration kLinger = std::chrono::seconds(5);
@@ -41,59 +41,6 @@ constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 // for kLinger. Further ones are closed without a word.
 constexpr size_t kMaxRefused = 16;
 
-// The body as it comes in. Grows with what has arrived, not with what was announced, beyond the
-// first 64 KiB; `align_at` as in AllocateBody.
-struct BodyBuffer {
-  SharedBytes bytes;
-  size_t capacity = 0;
-  size_t align_at = 0;
-
-  // Room for `size_bytes` in all; false without memory.
-  bool Reserve(size_t size_bytes) {
-    if (size_bytes <= capacity) return true;
-    Result<SharedBytes> grown = AllocateBody(size_bytes, align_at);
-    if (!grown.ok()) return false;
-    if (bytes.size_bytes > 0) std::memcpy(grown->data, bytes.data, bytes.size_bytes);
-    grown->size_bytes = bytes.size_bytes;
-    bytes = std::move(*grown);
-    capacity = size_bytes;
-    return true;
-  }
-};
-
-// Beast's Body concept, for chunked requests: appends to a BodyBuffer.
-struct AppendBody {
-  using value_type = BodyBuffer;
-  class reader {
-   public:
-    template <bool is_request, class Fields>
-    reader(http::header<is_request, Fields>&, value_type& body) : body_(body) {}
-    void init(const boost::optional<uint64_t>&, error_code& ec) { ec = {}; }
-    template <class Buffers>
-    size_t put(const Buffers& buffers, error_code& ec) {
-      ec = {};
-      size_t total = 0;
-      for (auto it = asio::buffer_sequence_begin(buffers); it != asio::buffer_sequence_end(buffers);
-           ++it) {
-        const asio::const_buffer part(*it);
-        const size_t size = body_.bytes.size_bytes + part.size();
-        if (size > body_.capacity &&
-            !body_.Reserve(std::max({size, body_.capacity * 2, kFirstBodyBytes}))) {
-          ec = make_error_code(boost::system::errc::not_enough_memory);
-          return total;
-        }
-        std::memcpy(body_.bytes.data + body_.bytes.size_bytes, part.data(), part.size());
-        body_.bytes.size_bytes = size;
-        total += part.size();
-      }
-      return total;
-    }
-    void finish(error_code& ec) { ec = {}; }
-
-   private:
-    value_type& body_;
-  };
-};
 using Parser = http::request_parser<AppendBody>;
 
 HttpResponse PlainError(int status, const std::string& message) {
