@@ -53,10 +53,11 @@ void Cutter::NumberUsers() {
 }
 
 // Moving data about is cheaper done again by each user than dispatched once for all, unless it
-// lies inside shared work: shared glue that feeds no shared work goes back to its users.
+// lies inside shared work: shared glue that feeds no work which all of its users share goes back to
+// them.
 void Cutter::GiveBackGlue() {
   std::vector<std::pair<uint32_t, uint32_t>> given;
-  std::vector<bool> feeds(users_.size());  // classes that feed a class of the same users
+  std::vector<bool> feeds(users_.size());  // classes that feed one that all of their users share
   std::vector<bool> all_glue(users_.size(), true);
   for (uint32_t p = 0; p < graphs_.size(); ++p) {
     const std::vector<Unit>& units = graphs_[p]->units;
@@ -67,7 +68,9 @@ void Cutter::GiveBackGlue() {
       for (const UnitInput& in : units[u].inputs) {
         if (in.unit == kNoUnit) continue;
         const uint32_t from = class_of_[p][in.unit];
-        if (signature_[from] == signature_[c]) feeds[from] = true;
+        feeds[from] = feeds[from] || signature_[from] == signature_[c] ||
+                      std::includes(users_[c].begin(), users_[c].end(), users_[from].begin(),
+                                    users_[from].end());
       }
     }
   }

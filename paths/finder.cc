@@ -187,9 +187,16 @@ SegmentPtr PathFinder::Intern(const UnitGraph& source, std::vector<uint32_t> nod
   std::sort(nodes.begin(), nodes.end());
   std::vector<uint32_t> order;
   std::string text = FunctionText(from, nodes, outputs, /*by_content=*/false, inputs, &order);
-  bool deterministic = true;
+  bool deterministic = true, anchored = false;
   for (const Unit& unit : source.units) {
-    deterministic &= !unit.random || !std::binary_search(nodes.begin(), nodes.end(), unit.nodes[0]);
+    if (!std::binary_search(nodes.begin(), nodes.end(), unit.nodes[0])) continue;
+    deterministic &= !unit.random;
+    anchored |= unit.anchor;
+  }
+  // Without weights it is known by what comes in, as its units are.
+  for (ValueId id : *inputs) {
+    const bool own = source.made_by[id.value()].unit == kNoUnit;
+    if (!anchored && own) text += " " + InputText(from, id);
   }
   if (!deterministic) text += source.pipeline;  // nobody else's
   std::weak_ptr<const Segment>& known = interned_[text];
@@ -204,8 +211,7 @@ SegmentPtr PathFinder::Intern(const UnitGraph& source, std::vector<uint32_t> nod
   ConstantSet constants;
   for (ValueId id : *inputs) {
     Value input = from.value(id);
-    // Inside a model a declared size may be an example's.
-    if (source.made_by[id.value()].unit != kNoUnit) input.shape = SymbolicShape();
+    input.shape = SymbolicShape();  // other users bring other sizes
     map[id.value()] = graph.AddInput(std::move(input));
   }
   const auto read = [&](ValueId id) {

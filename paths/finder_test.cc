@@ -226,6 +226,36 @@ TEST(PathFinder, InputsOfAnotherShapeOrElementTypeKeepPrefixesApart) {
   EXPECT_EQ(Segments(*Find({{"a", make({1, 3})}, {"b", make({1, 3})}})), Set{"Exp Log {a b}"});
 }
 
+TEST(PathFinder, WhatIsKnownOfSizesKeepsNoLayersApart) {
+  // `a` declares the sizes of its input; in `b` the first layer comes behind something else.
+  const auto map = Find({{"a", Builder().Layer(5).Layer(1).Done()},
+                         {"b", Builder().Op("Exp").Layer(5).Layer(1).Done()}});
+  EXPECT_EQ(Segments(*map), (Set{"Exp {b}", "MatMul Relu MatMul Relu {a b}"}));
+  Builder wide;
+  wide.From(wide.graph().Input("y", {2, 16})).Layer(5).Layer(1);
+  EXPECT_EQ(Segments(*Find({{"a", Builder().Layer(5).Layer(1).Done()}, {"b", wide.Done()}})),
+            Set{"MatMul Relu MatMul Relu {a b}"});
+}
+
+TEST(PathFinder, GlueInFrontOfWhatEvenMoreShareStaysWithWhatFeedsIt) {
+  const auto make = [](int last) {
+    Builder b;
+    const auto cast = [&](const char* name, DType to) {
+      const std::map<std::string, Attribute> attributes = {{"to", static_cast<int64_t>(to)}};
+      b.From(b.graph().Op(name, "Cast", {b.value()}, attributes, to));
+    };
+    b.Op("Exp");
+    cast("wide", DType::kFloat64);
+    cast("narrow", DType::kFloat32);
+    b.Layer(5).Layer(last);
+    return b;
+  };
+  const auto map =
+      Find({{"a", make(1).Done()}, {"b", make(2).Done()}, {"c", Builder().Layer(5).Done()}});
+  EXPECT_EQ(Segments(*map), (Set{"Exp Cast Cast {a b}", "MatMul Relu {a b c}", "MatMul Relu {a}",
+                                 "MatMul Relu {b}"}));
+}
+
 TEST(PathFinder, WeightsOfAnotherElementTypeKeepLayersApart) {
   const auto make = [](bool wide) {
     Builder b;

@@ -328,7 +328,7 @@ class UnitBuilder {
     for (size_t i = 0; i < inputs.size(); ++i) {
       const UnitInput& in = unit.inputs[i];
       if (in.unit == kNoUnit) {
-        text += " input";
+        text += " input " + InputText(graph_, inputs[i]);
       } else {
         text += " " + result_.units[in.unit].kind.ToHex() + "." + std::to_string(in.index);
       }
@@ -366,6 +366,12 @@ UnitGraph MakeUnits(std::string pipeline, const GraphPtr& graph) {
   return UnitBuilder(std::move(pipeline), *graph).Build();
 }
 
+std::string InputText(const Graph& graph, ValueId input) {
+  TextWriter writer(/*by_content=*/true);
+  writer.Type(graph.value(input));
+  return writer.Take();
+}
+
 std::string FunctionText(const Graph& graph, const std::vector<uint32_t>& nodes,
                          const std::vector<ValueId>& outputs, bool by_content,
                          std::vector<ValueId>* inputs, std::vector<uint32_t>* order) {
@@ -395,7 +401,7 @@ std::string FunctionText(const Graph& graph, const std::vector<uint32_t>& nodes,
       if (is_new) inputs->push_back(id);
       writer.Tag('i');
       writer.Int(static_cast<int64_t>(it->second));
-      if (is_new) writer.Type(graph.value(id));
+      if (is_new) writer.Int(static_cast<int64_t>(graph.value(id).dtype));
     }
   };
   struct Frame {

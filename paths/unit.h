@@ -73,11 +73,16 @@ void CollectConstants(const Graph& graph, const Node& node, ConstantSet* out);
 
 // A text that is equal for two sets of nodes exactly when they compute the same function of their
 // numbered inputs: operators, versions, attributes, constants (by identity: they are interned, so
-// equal contents are one object), types and wiring. `outputs` in their order. `inputs` receives
-// what is read from outside, in the order of its numbers; `order` the nodes, in the text's order.
-// With `by_content`, constants enter by their content address: stable across processes.
+// equal contents are one object), element types and wiring. Sizes of inputs are not in it: they do
+// not change what is computed, and one pipeline may know them where another does not. `outputs` in
+// their order. `inputs` receives what is read from outside, in the order of its numbers; `order`
+// the nodes, in the text's order. With `by_content`, constants enter by their content address:
+// stable across processes.
 std::string FunctionText(const Graph& graph, const std::vector<uint32_t>& nodes,
                          const std::vector<ValueId>& outputs, bool by_content,
                          std::vector<ValueId>* inputs, std::vector<uint32_t>* order);
+
+// The element type and declared sizes of an input.
+std::string InputText(const Graph& graph, ValueId input);
 
 }  // namespace plexus
