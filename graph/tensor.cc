@@ -1,18 +1,19 @@
 #include "graph/tensor.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+
+#include "base/page_pool.h"
 
 namespace plexus {
 
 namespace {
 
 // From this size on a buffer has pages of its own, which go back to the system with it: weights
-// that were packed or a model that was unloaded leave no holes in the heap.
+// that were packed or a model that was unloaded leave no holes in the heap. Those of requests are
+// used again.
 constexpr size_t kPagedBytes = size_t{1} << 20;
 
 }  // namespace
@@ -26,19 +27,21 @@ Result<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size_bytes) {
   // Never empty, so that data() is a valid pointer for zero-sized tensors too.
   const size_t rounded = std::max(kAlignment, (size_bytes + kAlignment - 1) & ~(kAlignment - 1));
   constexpr size_t kOverheadBytes = 384;  // of what describes it and its tensor
-  MemoryCharge charge(HostScope::Memory());
+  std::shared_ptr<MemoryBudget> memory = HostScope::Memory();
+  const bool passes = memory != nullptr;
+  MemoryCharge charge(std::move(memory));
   PLEXUS_RETURN_IF_ERROR(charge.Grow(rounded + kOverheadBytes));
   const bool paged = size_bytes >= kPagedBytes;
   void* data =
-      paged ? mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-            : std::aligned_alloc(kAlignment, rounded);
-  if (data == nullptr || data == MAP_FAILED) {
+      paged ? PagePool::Process().Allocate(size_bytes) : std::aligned_alloc(kAlignment, rounded);
+  if (data == nullptr) {
     return ResourceExhaustedError("out of memory for " + std::to_string(size_bytes) + " bytes");
   }
   std::shared_ptr<Buffer> buffer(new Buffer());
   buffer->data_ = static_cast<std::byte*>(data);
   buffer->size_bytes_ = size_bytes;
   buffer->owned_ = true;
+  buffer->passes_ = passes;
   buffer->charge_ = std::move(charge);
   return buffer;
 }
@@ -55,7 +58,7 @@ std::shared_ptr<Buffer> Buffer::Wrap(void* data, size_t size_bytes,
 Buffer::~Buffer() {
   if (!owned_) return;
   if (size_bytes_ >= kPagedBytes) {
-    munmap(data_, size_bytes_);
+    PagePool::Process().Free(data_, size_bytes_, passes_);
   } else {
     std::free(data_);
   }

@@ -35,6 +35,7 @@ class Buffer {
   std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
   bool owned_ = false;
+  bool passes_ = false;  // a request's: the next one will want as much
   MemoryCharge charge_;
   std::shared_ptr<const void> keep_alive_;
 };

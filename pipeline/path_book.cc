@@ -45,9 +45,9 @@ double RunPath::BatchedPart() const {
     const double ns = std::max(times_[i]->mean_ns(), 1.0);
     all += ns;
     if (calls[i].shared) {
-      const float gain = calls[i].graph->batch_gain->load(std::memory_order_relaxed);
-      unknown |= gain < 0;
-      saved += ns * std::max(gain, 0.0f);
+      BatchGain& gain = *calls[i].graph->batch_gain;
+      unknown |= gain.TakeTrial();
+      saved += ns * std::max(gain.part().value_or(0), 0.0);
     } else {
       double part = 0;
       for (const auto& [source, body] : calls[i].bodies) {
@@ -56,10 +56,7 @@ double RunPath::BatchedPart() const {
       saved += ns * part;
     }
   }
-  if (unknown && trials_left_.load(std::memory_order_relaxed) > 0) {
-    trials_left_.fetch_sub(1, std::memory_order_relaxed);  // a few more do no harm
-    return 1;
-  }
+  if (unknown) return 1;
   return all > 0 ? saved / all : 0;
 }
 
@@ -87,15 +84,6 @@ bool RunPath::IsWorthJoining() const {
   return false;
 }
 
-void RunPath::KeepTrials(const RunPathPtr& before) const {
-  if (before == nullptr || before->calls.size() != calls.size()) return;
-  for (size_t i = 0; i < calls.size(); ++i) {
-    if (before->calls[i].graph != calls[i].graph) return;
-  }
-  trials_left_.store(before->trials_left_.load(std::memory_order_relaxed),
-                     std::memory_order_relaxed);  // a statistic
-}
-
 // --- PathBook
 
 // What runs after one cut: a path for each executable that has something in common with another,
@@ -118,7 +106,6 @@ class PathBook::Cut {
       const std::shared_ptr<RunPath> run = Make(*tops_[top], book_.cut_.at(id));
       if (run == nullptr) continue;
       run->family = book_.next_family_ + Find(top);
-      run->KeepTrials(book_.Find(id));
       (*paths)[id] = run;
     }
     book_.next_family_ += tops_.size();
@@ -186,9 +173,7 @@ class PathBook::Cut {
       if (path == nullptr) continue;
       const auto [made, is_new] = made_.emplace(path->pipeline, nullptr);
       if (is_new) {
-        const std::shared_ptr<RunPath> run = Make(*path, user);
-        if (run != nullptr) run->KeepTrials(book_.body_runs_[precision_][path->pipeline]);
-        made_[path->pipeline] = run;
+        made_[path->pipeline] = Make(*path, user);
       }
       if (const RunPathPtr& run = made_[path->pipeline]) bodies.emplace_back(body.graph.get(), run);
     }

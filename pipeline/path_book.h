@@ -49,8 +49,8 @@ class RunPath {
   // The shared calls' part of the whole, those in bodies included, 0 to 1; 1 as long as nothing is
   // learned.
   double SharedPart() const;
-  // The part of the whole that would be saved if every shared call ran in batches of two, 0 to 1.
-  // Where that is not known it counts as something, so that it is tried, but not for ever.
+  // The part of the whole that would be saved if every shared call ran in batches, 0 to 1. Where
+  // that is not known it counts as all, so that it is tried, but not for ever (BatchGain).
   double BatchedPart() const;
   // Of all calls; 0 as long as one is not learned.
   Duration Total() const;
@@ -61,10 +61,7 @@ class RunPath {
 
  private:
   friend class PathBook;
-  // What an earlier cut has tried with the same calls.
-  void KeepTrials(const std::shared_ptr<const RunPath>& before) const;
   std::vector<std::shared_ptr<TimeEstimate>> times_;  // by call; equal segments have the same one
-  mutable std::atomic<int32_t> trials_left_{64};      // of batches that nothing is known of
 };
 
 // Thread-safe. Adding and removing is cheap: the new cut is made by Refresh, which its owner runs

@@ -17,6 +17,7 @@
 #include "graph/evaluator.h"
 #include "graph/graph.h"
 #include "graph/passes/passes.h"
+#include "pipeline/batch_gain.h"
 #include "profile/profile_store.h"
 #include "program/compiler.h"
 
@@ -26,10 +27,6 @@ namespace plexus {
 // the body of a control-flow node. Formal inputs first, captures after them.
 class BodyTable;
 
-// What running two rows of a graph at once saved, as far as it is known: of the device time of
-// each, 0 to 1; negative: not known. A statistic: it orders nothing.
-using BatchGain = std::atomic<float>;
-
 struct PlannedGraph {
   PlannedGraph(Graph g, CompileOptions o);
   // A body or a rest of `whole`; `source`: of a body, the graph that it was made of.
@@ -38,7 +35,7 @@ struct PlannedGraph {
   const Graph graph;
   const CompileOptions options;
   const std::shared_ptr<BodyTable> bodies;  // of the root graph and all that came of it
-  const std::shared_ptr<BatchGain> batch_gain = std::make_shared<BatchGain>(-1.0f);
+  const std::shared_ptr<BatchGain> batch_gain = std::make_shared<BatchGain>();
   // Per input: whether plans depend on its shape. An input that goes to host steps alone, such as
   // an image that is only resized or cropped, may have another shape with every request.
   const std::vector<bool> shape_matters;

@@ -161,7 +161,7 @@ void PlanBatcher::Done(Running& running, Status status, JobBuffers buffers) {
       NoteUseful();
       TryAgainLater();
     }
-    if (batch->size == 2) NoteGain();
+    if (batch->size > 1) NoteGain(*batch, took.busy);
     if (batch->items.size() > 1) {
       env_.batches.fetch_add(1, std::memory_order_relaxed);  // statistics
       env_.batched_rows.fetch_add(batch->rows, std::memory_order_relaxed);
@@ -195,9 +195,9 @@ void PlanBatcher::Done(Running& running, Status status, JobBuffers buffers) {
   }
 }
 
-void PlanBatcher::NoteGain() {
-  const double gain = queue_.Gain();
-  if (gain >= 0) region_.gain->store(static_cast<float>(gain), std::memory_order_relaxed);
+void PlanBatcher::NoteGain(const Running& batch, Duration took) {
+  if (queue_.Gain() < 0) return;  // the first batches find everything cold, and one row may, too
+  region_.gain->Note(queue_.CostOf(1).busy * batch.rows, took);
 }
 
 void PlanBatcher::NoteUseful() {
@@ -218,6 +218,7 @@ void PlanBatcher::TryAgainLater() {
       tries_again_ = false;
     }
     queue_.TryAgain();
+    region_.gain->Forget();
     NoteUseful();
   });
 }
@@ -233,7 +234,7 @@ void PlanBatcher::Build(uint32_t size) {
   if (!program.ok()) {
     queue_.SetLimit(size / 2);
     NoteUseful();
-    if (size == 2) region_.gain->store(0, std::memory_order_relaxed);
+    if (size == 2) region_.gain->None();
     return;
   }
   {

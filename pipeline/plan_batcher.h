@@ -64,7 +64,7 @@ class PlanBatcher : public BatchQueue::Host, public std::enable_shared_from_this
   uint32_t JobsUnderWay() override;
 
   void Build(uint32_t size);
-  void NoteGain();
+  void NoteGain(const Running& batch, Duration took);
   void NoteUseful();
   void TryAgainLater();
   ProgramPtr ProgramFor(uint32_t size);

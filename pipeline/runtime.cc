@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "base/log.h"
+#include "base/page_pool.h"
 #include "device/cpu/cpu_compiler.h"
 #include "device/cpu/cpu_device.h"
 #include "device/cpu/heap_trimmer.h"
@@ -348,6 +349,7 @@ class CpuRuntime : public Runtime {
   void Tidy() {
     device_.TrimArenas(kIdle);
     plans_->Sweep();
+    PagePool::Process().Tidy();
     if (clock_.Now() - heap_seen_ < kIdle) return;
     heap_seen_ = clock_.Now();
     heap_.Tidy();

@@ -9,6 +9,10 @@ namespace {
 // most: more is a measurement on a busy machine, and who does not go by a path measures no other.
 constexpr double kGuessedCost = 0.02, kLeastCost = 0.002, kMostCost = 0.25;
 
+// Of so many requests that would go by path for a batch one goes in a piece, to measure that: not
+// the first one, when nothing is measured yet.
+constexpr uint32_t kWholeEvery = 64, kWholeFirst = 8;
+
 }  // namespace
 
 uint64_t Companions::Enter(uint64_t look) {
@@ -52,7 +56,8 @@ bool ShareHistory::WorthAPath(const RunPath& path) const {
 }
 
 bool ShareHistory::WorthABatch(const RunPath& path) const {
-  return path.BatchedPart() > CutCost(path);
+  if (path.BatchedPart() <= CutCost(path)) return false;
+  return batches_.fetch_add(1, std::memory_order_relaxed) % kWholeEvery != kWholeFirst;
 }
 
 }  // namespace plexus

@@ -60,13 +60,15 @@ class ShareHistory {
   void TookWhole(Duration took);
   // What is saved when somebody joins, as often as somebody does, against what the cuts cost.
   bool WorthAPath(const RunPath& path) const;
-  // The same of batches with others of the family, on whatever inputs.
+  // The same of batches with others of the family, on whatever inputs. Now and then it says no, so
+  // that what the cuts cost stays known.
   bool WorthABatch(const RunPath& path) const;
 
  private:
   double CutCost(const RunPath& path) const;
   std::atomic<float> company_{0.5f};  // how likely; a new executable is tried
   std::atomic<int64_t> whole_ns_{0};
+  mutable std::atomic<uint32_t> batches_{0};  // requests that went by path for a batch
 };
 
 }  // namespace plexus
