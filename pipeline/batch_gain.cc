@@ -5,6 +5,8 @@ namespace {
 
 // What a batch counts after as many more: a third.
 constexpr double kMemory = 16;
+// What is saved must make up for who waits for company.
+constexpr double kLeastGain = 0.03;
 
 }  // namespace
 
@@ -23,6 +25,7 @@ void BatchGain::Forget() {
   alone_ns_ = together_ns_ = 0;
   part_.store(kUnknown, std::memory_order_relaxed);
   trials_left_.store(kTrials, std::memory_order_relaxed);
+  time_left_.store(kTrialTime.count(), std::memory_order_relaxed);
 }
 
 std::optional<double> BatchGain::part() const {
@@ -30,10 +33,14 @@ std::optional<double> BatchGain::part() const {
   return part == kUnknown ? std::nullopt : std::optional<double>(part);
 }
 
-bool BatchGain::TakeTrial() {
+bool BatchGain::in_vain() const { return part().value_or(1) < kLeastGain; }
+
+bool BatchGain::TakeTrial(Duration takes) {
   if (part_.load(std::memory_order_relaxed) != kUnknown) return false;
   if (trials_left_.load(std::memory_order_relaxed) <= 0) return false;
+  if (time_left_.load(std::memory_order_relaxed) <= 0) return false;
   trials_left_.fetch_sub(1, std::memory_order_relaxed);  // a few more do no harm
+  time_left_.fetch_sub(takes.count(), std::memory_order_relaxed);
   return true;
 }
 

@@ -24,16 +24,21 @@ class BatchGain {
   // Of the device time of rows that ran in batches of late, the part that was saved; below 0: the
   // batches took longer. Null: not known.
   std::optional<double> part() const;
-  // Whether somebody should find out who asks: as long as it is not known, but not for ever.
-  bool TakeTrial();
+  // Known, and not worth the trouble.
+  bool in_vain() const;
+  // Whether who asks should find out: as long as it is not known, but for no more than some
+  // requests and some time. `takes`: what its request takes.
+  bool TakeTrial(Duration takes);
 
  private:
   static constexpr int32_t kTrials = 64;
+  static constexpr Duration kTrialTime = std::chrono::seconds(2);
   std::mutex mutex_;  // guards the sums
   double alone_ns_ = 0, together_ns_ = 0;
   static constexpr float kUnknown = -1e9f;
   std::atomic<float> part_{kUnknown};
   std::atomic<int32_t> trials_left_{kTrials};
+  std::atomic<Duration::rep> time_left_{kTrialTime.count()};
 };
 
 }  // namespace plexus

@@ -20,19 +20,33 @@ TEST(BatchGainTest, TheTimesOfAllShapesAreAddedUp) {
 
 TEST(BatchGainTest, WhatIsNotKnownIsTriedButNotForEver) {
   BatchGain gain;
-  int trials = 0;
-  while (gain.TakeTrial()) ASSERT_LT(++trials, 1000);
-  EXPECT_GT(trials, 16);
+  const auto trials = [&](Duration takes) {
+    int count = 0;
+    while (count < 1000 && gain.TakeTrial(takes)) ++count;
+    return count;
+  };
+  const int many = trials(Us(1));
+  EXPECT_GT(many, 16);
+  EXPECT_LT(many, 1000);
   EXPECT_FALSE(gain.part().has_value());
+  EXPECT_FALSE(gain.in_vain());
   gain.Forget();
-  EXPECT_TRUE(gain.TakeTrial());
+  const int few = trials(Us(500'000));
+  EXPECT_GE(few, 2) << "heavy requests try less often";
+  EXPECT_LT(few, many / 4);
+  gain.Forget();
+  EXPECT_TRUE(gain.TakeTrial(Us(1)));
   gain.Note(Us(10), Us(9));
-  EXPECT_FALSE(gain.TakeTrial()) << "it is known";
+  EXPECT_FALSE(gain.TakeTrial(Us(1))) << "it is known";
+  EXPECT_FALSE(gain.in_vain());
+  gain.Note(Us(100), Us(110));
+  EXPECT_TRUE(gain.in_vain());
   gain.Forget();
-  EXPECT_TRUE(gain.TakeTrial()) << "anew";
+  EXPECT_TRUE(gain.TakeTrial(Us(1))) << "anew";
   gain.None();
   EXPECT_EQ(gain.part(), 0.0);
-  EXPECT_FALSE(gain.TakeTrial());
+  EXPECT_TRUE(gain.in_vain());
+  EXPECT_FALSE(gain.TakeTrial(Us(1)));
 }
 
 }  // namespace

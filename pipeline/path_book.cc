@@ -38,7 +38,9 @@ double RunPath::SharedPart() const {
   return all > 0 ? shared / all : 1;
 }
 
-double RunPath::BatchedPart() const {
+double RunPath::BatchedPart() const { return BatchedPart(Total()); }
+
+double RunPath::BatchedPart(Duration takes) const {
   double all = 0, saved = 0;
   bool unknown = false;
   for (size_t i = 0; i < calls.size(); ++i) {
@@ -46,12 +48,12 @@ double RunPath::BatchedPart() const {
     all += ns;
     if (calls[i].shared) {
       BatchGain& gain = *calls[i].graph->batch_gain;
-      unknown |= gain.TakeTrial();
+      unknown |= gain.TakeTrial(takes);
       saved += ns * std::max(gain.part().value_or(0), 0.0);
     } else {
       double part = 0;
       for (const auto& [source, body] : calls[i].bodies) {
-        part = std::max(part, body->BatchedPart());
+        part = std::max(part, body->BatchedPart(takes));
       }
       saved += ns * part;
     }

@@ -198,6 +198,7 @@ void PlanBatcher::Done(Running& running, Status status, JobBuffers buffers) {
 void PlanBatcher::NoteGain(const Running& batch, Duration took) {
   if (queue_.Gain() < 0) return;  // the first batches find everything cold, and one row may, too
   region_.gain->Note(queue_.CostOf(1).busy * batch.rows, took);
+  if (region_.gain->in_vain()) TryAgainLater();
 }
 
 void PlanBatcher::NoteUseful() {

@@ -264,6 +264,7 @@ bool BatchQueue::AllLeft(const Batch& batch) {
 
 uint32_t BatchQueue::SizeToPrepare() {
   if (!policy_.batches() || preparing_ > 0 || waiting_rows_ <= curve_.largest()) return 0;
+  if (!policy_.takes_any_gain() && host_.InVain()) return 0;
   preparing_ = curve_.Next(policy_.takes_any_gain());
   return preparing_;
 }
@@ -273,7 +274,9 @@ bool BatchQueue::Ended(const BatchPtr& batch, uint32_t size, BatchCurve::Cost to
   running_ -= static_cast<uint32_t>(batch->items.size());
   if (size > curve_.limit()) return false;
   curve_.Learn(size, took);
-  if (policy_.takes_any_gain() || !curve_.Useless(size)) return false;
+  if (policy_.takes_any_gain() || size == 1) return false;
+  const bool useless = curve_.Useless(size) || (host_.InVain() && curve_.Doubted(size));
+  if (!useless) return false;
   curve_.GiveUp(size);
   return true;
 }

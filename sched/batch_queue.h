@@ -71,8 +71,8 @@ std::vector<Payer> JobPayers(std::span<const BatchItemPtr> items);
 // Every item takes a place of its own in the dispatcher's line (JobSpec::place), so that whatever
 // orders jobs there orders rows. When the turn of one comes, the policy says which of all that wait
 // go with it; the batch stands in for their places. A passive state machine: no thread, no clock.
-// Thread-safe; calls its host and the dispatcher without a lock held (except for NewBatch and
-// JobsUnderWay), from whichever thread came.
+// Thread-safe; calls its host and the dispatcher without a lock held (except for NewBatch, InVain
+// and JobsUnderWay), from whichever thread came.
 class BatchQueue {
  public:
   // What runs the batches.
@@ -92,6 +92,10 @@ class BatchQueue {
     // Wake(now) is to be called then, or somewhat later.
     virtual void WakeAt(TimePoint at) = 0;
     virtual TimePoint Now() = 0;
+    // Whether such work was seen to gain nothing, in other shapes perhaps: then no more sizes are
+    // tried, and a size that seems to gain nothing is given up at once. Asked only for policies
+    // that want a gain.
+    virtual bool InVain() { return false; }
     // Jobs under way in the system, rows of this queue included.
     virtual uint32_t JobsUnderWay() = 0;
   };

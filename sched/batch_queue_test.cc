@@ -77,6 +77,7 @@ class Bed : public BatchQueue::Host {
   std::vector<uint32_t> prepared;
   bool prepares = true;  // a size asked for is there at once
   bool refuses = false;  // no batch can be handed over
+  bool in_vain = false;  // so it was elsewhere
   int cancelled = 0;
   std::function<void()> when_submitted = [] {};
   std::vector<JobSpec> specs;
@@ -147,6 +148,7 @@ class Bed : public BatchQueue::Host {
   }
   void WakeAt(TimePoint at) override { wake_at_ = std::min(wake_at_, at); }
   TimePoint Now() override { return bed_.clock.Now(); }
+  bool InVain() override { return in_vain; }
   uint32_t JobsUnderWay() override { return under_way_ + others; }
 
   void Done(Running& running, JobId id, const Status& status) {
@@ -448,6 +450,41 @@ TEST(BatchQueueTest, ARowWhosePlaceRunsOutOfTimeIsToldSoAndTheOthersGoOn) {
   EXPECT_EQ(a->answers, 1);
   EXPECT_EQ(a->status.code(), StatusCode::kDeadlineExceeded);
   EXPECT_EQ(b->rows_of_batch, 1u);
+}
+
+TEST(BatchQueueTest, NoSizeIsTriedOfWorkThatWasSeenToGainNothing) {
+  Bed bed("path-aware", 0 * kUs, 10 * kUs);
+  bed.others = 10;
+  const auto rounds = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      bed.Occupy(100 * kUs);
+      bed.Add();
+      bed.Add();
+      bed.Run();
+    }
+  };
+  bed.in_vain = true;
+  rounds(10);
+  EXPECT_TRUE(bed.prepared.empty());
+  bed.in_vain = false;
+  rounds(4);
+  EXPECT_EQ(bed.prepared, (std::vector<uint32_t>{2}));
+  EXPECT_TRUE(bed.queue().useful()) << "it is to be measured once more";
+  bed.in_vain = true;
+  rounds(20);
+  EXPECT_FALSE(bed.queue().useful());
+}
+
+TEST(BatchQueueTest, ASizeUnderTrialIsGivenUpAtOnceIfItWasInVainElsewhere) {
+  Bed bed("path-aware", 0 * kUs, 10 * kUs);
+  bed.Teach(1);
+  bed.queue().SetReady(2);
+  const auto nobody = std::make_shared<Batch>();
+  const auto end = [&] { return bed.queue().Ended(nobody, 2, {20 * kUs, 20 * kUs}); };
+  EXPECT_FALSE(end());
+  EXPECT_FALSE(end());
+  bed.in_vain = true;
+  EXPECT_TRUE(end()) << "the third of them tells";
 }
 
 TEST(BatchQueueTest, WhatWasGivenUpIsTriedAgainWhenAsked) {

@@ -54,6 +54,8 @@ class BatchCurve {
   // Whether it takes no less per row than half its size: both were measured for that once more, one
   // after the other, and longer, as the machine may have been busy with something else.
   bool Useless(uint32_t size) const { return entries_[Index(size)].useless; }
+  // It seemed so in its first runs: both are being measured once more.
+  bool Doubted(uint32_t size) const { return entries_[Index(size)].doubted; }
   // Of the time of two rows, what running them at once saves; negative: not known.
   double Gain() const;
 
