@@ -28,9 +28,9 @@ size_t PagePool::Capacity(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-void* PagePool::Allocate(size_t bytes) {
+void* PagePool::Allocate(size_t bytes, bool kept_will_do) {
   const size_t capacity = Capacity(bytes);
-  {
+  if (kept_will_do) {
     std::lock_guard lock(mutex_);
     const auto it = kept_.find(capacity);
     if (it != kept_.end() && !it->second.blocks.empty()) {

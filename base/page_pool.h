@@ -19,9 +19,10 @@ class PagePool {
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
-  // At least so many bytes, more than 0, at the begin of a page; whatever is in them. Null when the
-  // system has no more. `bytes` must be given again to Free; `keep`: for whoever asks next.
-  void* Allocate(size_t bytes);
+  // At least so many bytes, more than 0, at the begin of a page; whatever is in them, or zeros
+  // unless `kept_will_do`. Null when the system has no more. `bytes` must be given again to
+  // Free; `keep`: for whoever asks next.
+  void* Allocate(size_t bytes, bool kept_will_do = true);
   void Free(void* data, size_t bytes, bool keep = true);
   // Gives back what has not been used since the last Tidy.
   void Tidy();

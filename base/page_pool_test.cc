@@ -46,6 +46,9 @@ TEST(PagePoolTest, NoMoreIsKeptThanItMay) {
   pool.Tidy();
   pool.Free(pool.Allocate(kMiB), kMiB, /*keep=*/false);
   EXPECT_EQ(pool.kept_bytes(), 0u);
+  pool.Free(pool.Allocate(kMiB), kMiB);
+  pool.Free(pool.Allocate(kMiB, /*kept_will_do=*/false), kMiB, /*keep=*/false);
+  EXPECT_EQ(pool.kept_bytes(), kMiB) << "it was left to others";
 }
 
 TEST(PagePoolTest, WhatNobodyTakesGoesBackToTheSystem) {

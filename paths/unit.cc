@@ -100,7 +100,10 @@ class TextWriter {
       Type(graph.value(id));
     }
     Tag('/');
-    for (ValueId id : graph.captures()) number(id);
+    for (ValueId id : graph.captures()) {
+      number(id);
+      Type(graph.value(id));  // as an input's: the body runs with no other sizes
+    }
     for (const Node& node : graph.nodes()) {
       Head(node);
       for (ValueId id : node.inputs) number(id);

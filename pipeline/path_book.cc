@@ -38,27 +38,29 @@ double RunPath::SharedPart() const {
   return all > 0 ? shared / all : 1;
 }
 
-double RunPath::BatchedPart() const { return BatchedPart(Total()); }
-
-double RunPath::BatchedPart(Duration takes) const {
-  double all = 0, saved = 0;
+double RunPath::BatchedPart() const {
   bool unknown = false;
+  const double part = BatchedPart(Total(), &unknown);
+  return unknown ? 1 : part;
+}
+
+double RunPath::BatchedPart(Duration takes, bool* unknown) const {
+  double all = 0, saved = 0;
   for (size_t i = 0; i < calls.size(); ++i) {
     const double ns = std::max(times_[i]->mean_ns(), 1.0);
     all += ns;
     if (calls[i].shared) {
       BatchGain& gain = *calls[i].graph->batch_gain;
-      unknown |= gain.TakeTrial(takes);
+      *unknown |= gain.TakeTrial(takes);
       saved += ns * std::max(gain.part().value_or(0), 0.0);
     } else {
       double part = 0;
       for (const auto& [source, body] : calls[i].bodies) {
-        part = std::max(part, body->BatchedPart(takes));
+        part = std::max(part, body->BatchedPart(takes, unknown));
       }
       saved += ns * part;
     }
   }
-  if (unknown) return 1;
   return all > 0 ? saved / all : 0;
 }
 

@@ -61,7 +61,7 @@ class RunPath {
 
  private:
   friend class PathBook;
-  double BatchedPart(Duration takes) const;           // the request
+  double BatchedPart(Duration takes, bool* unknown) const;  // `takes`: the request
   std::vector<std::shared_ptr<TimeEstimate>> times_;  // by call; equal segments have the same one
 };
 

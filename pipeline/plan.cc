@@ -328,7 +328,19 @@ class PlanBuilder {
                        [&](Slot slot) {
                          return std::find(made.begin(), made.end(), slot) != made.end();
                        }) &&
-           ProveRows(planned_.graph, nullptr) == RowProof::kAnyRows;
+           TakesAnyRows();
+  }
+
+  // As a segment it knows nothing of its inputs' sizes: what it is planned for holds but for rows.
+  bool TakesAnyRows() const {
+    Graph graph = planned_.graph;
+    for (size_t i = 0; i < graph.inputs().size(); ++i) {
+      SymbolicShape shape = graph_->value(graph_->inputs()[i]).shape;
+      if (shape.dims.empty()) return false;
+      shape.dims[0] = {std::nullopt, "rows"};
+      graph.value(graph.inputs()[i]).shape = std::move(shape);
+    }
+    return ProveRows(graph, nullptr) == RowProof::kAnyRows;
   }
 
   // The slot of a value that is known by now; constants get one when first asked for.

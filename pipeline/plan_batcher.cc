@@ -196,7 +196,9 @@ void PlanBatcher::Done(Running& running, Status status, JobBuffers buffers) {
 }
 
 void PlanBatcher::NoteGain(const Running& batch, Duration took) {
-  if (queue_.Gain() < 0) return;  // the first batches find everything cold, and one row may, too
+  // The first batches find everything cold, and one row may, too. Rows of one request would have
+  // run at once anyway.
+  if (queue_.Gain() < 0 || batch.items.size() < 2) return;
   region_.gain->Note(queue_.CostOf(1).busy * batch.rows, took);
   if (region_.gain->in_vain()) TryAgainLater();
 }
@@ -219,7 +221,7 @@ void PlanBatcher::TryAgainLater() {
       tries_again_ = false;
     }
     queue_.TryAgain();
-    region_.gain->Forget();
+    if (region_.gain->in_vain()) region_.gain->Forget();
     NoteUseful();
   });
 }

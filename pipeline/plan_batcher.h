@@ -61,7 +61,7 @@ class PlanBatcher : public BatchQueue::Host, public std::enable_shared_from_this
   void Prepare(uint32_t size) override;
   void WakeAt(TimePoint at) override;
   TimePoint Now() override;
-  bool InVain() override { return region_.gain->in_vain(); }
+  bool InVain() override { return region_.gain->RefuseTrial(); }
   uint32_t JobsUnderWay() override;
 
   void Build(uint32_t size);
