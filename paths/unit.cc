@@ -102,7 +102,8 @@ class TextWriter {
     Tag('/');
     for (ValueId id : graph.captures()) {
       number(id);
-      Type(graph.value(id));  // as an input's: the body runs with no other sizes
+      // As an input's: the body runs with no other sizes.
+      if (id.valid()) Type(graph.value(id));
     }
     for (const Node& node : graph.nodes()) {
       Head(node);
