@@ -237,6 +237,27 @@ TEST(PathFinder, WhatIsKnownOfSizesKeepsNoLayersApart) {
             Set{"MatMul Relu MatMul Relu {a b}"});
 }
 
+TEST(PathFinder, BodiesThatDeclareOtherSizesForWhatTheyCaptureAreApart) {
+  const auto make = [](std::vector<int64_t> sizes) {
+    TestGraph body;
+    const ValueId value = body.Input("v", sizes);
+    body.g.captures() = body.g.inputs();
+    body.g.inputs().clear();
+    body.Output(body.Op("m", "MatMul", {value, body.Ramp("w", {16, 16}, 5.0f)}));
+    const auto branch = std::make_shared<const Graph>(body.g);
+    TestGraph t;
+    const ValueId x = t.Input("x", {}), c = t.Input("c", {}, DType::kBool);
+    t.infer = false;
+    t.Output(t.Op("i", "If", {c}, {{"then_branch", branch}, {"else_branch", branch}}));
+    t.g.nodes().back().implicit_inputs = {x};
+    EXPECT_TRUE(MarkFusionGroups(t.g).ok());
+    return std::make_shared<const Graph>(t.g);
+  };
+  EXPECT_EQ(Segments(*Find({{"a", make({1, 16})}, {"b", make({2, 16})}})),
+            (Set{"If {a}", "If {b}"}));
+  EXPECT_EQ(Segments(*Find({{"a", make({1, 16})}, {"b", make({1, 16})}})), Set{"If {a b}"});
+}
+
 TEST(PathFinder, GlueInFrontOfWhatEvenMoreShareStaysWithWhatFeedsIt) {
   const auto make = [](int last) {
     Builder b;

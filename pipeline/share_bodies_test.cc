@@ -27,7 +27,7 @@ Result<GraphPtr> Lookup(const std::string& name) {
     state = state * 1664525 + 1013904223;
     weight = static_cast<float>(state >> 16) / 65536.0f - 0.5f;
   }
-  ValueId y = g.In("x", {name.starts_with("rows") ? -1 : 1, kWidth});
+  ValueId y = g.In("x", {1, kWidth});
   if (name == "noise") y = g.Op("Add", {y, g.Op("RandomUniformLike", {y})});
   g.Out(g.Op("MatMul", {y, g.Const(Floats({kWidth, kWidth}, weights))}));
   g.graph.value(g.graph.outputs()[0]).name = "y";
@@ -210,47 +210,6 @@ TEST_F(ShareBodiesTest, BranchesInsideElementsShareTheirWork) {
   ExpectOutput(company_, out_a);
   ExpectOutput(first_, out_a);
   ExpectOutput(second_, out_b);
-}
-
-// A branch runs with the sizes that were declared for what it captures, and with no others.
-TEST_F(ShareBodiesTest, BranchesOnInputsOfOtherSizesAreEachTheirOwn) {
-  const auto yaml = [](const std::string& rows) {
-    return "name: p\n"
-           "inputs:\n"
-           "  - {name: x, dtype: FP32, shape: [" +
-           rows +
-           ", 1024]}\n"
-           "  - {name: flag, dtype: BOOL, shape: [1]}\n"
-           "stages:\n"
-           "  - name: y\n"
-           "    when: flag\n"
-           "    then:\n"
-           "      stages: [{name: head, model: rows_head, input: x}]\n"
-           "      outputs: [{name: y, from: head}]\n"
-           "    else: {outputs: [{name: y, from: x}]}\n"
-           "outputs: [{name: y, from: y.y}]\n";
-  };
-  const Tensor flag = Tensor::Of<uint8_t>(DType::kBool, {1}, std::vector<uint8_t>{1});
-  std::vector<float> row(kWidth, 0.5f);
-  const Tensor one = Floats({1, kWidth}, row), several = Rows(3);
-  for (const bool open_first : {false, true}) {
-    Make({});
-    const ExecutablePtr first = Load("first", yaml(open_first ? "-1" : "1"));
-    const ExecutablePtr second = Load("second", yaml(open_first ? "1" : "-1"));
-    const ExecutablePtr third = Load("third", yaml("-1"));
-    WaitForPaths(2);
-    const ExecutablePtr& open = open_first ? first : second;
-    const ExecutablePtr& closed = open_first ? second : first;
-    for (int i = 0; i < 3; ++i) {
-      for (const ExecutablePtr& each : {open, third}) {
-        const RunResult result = runtime_->Run(each, {several, flag});
-        ASSERT_TRUE(result.status.ok()) << result.status.ToString();
-        EXPECT_EQ(result.outputs[0].shape(), several.shape());
-      }
-      const RunResult result = runtime_->Run(closed, {one, flag});
-      ASSERT_TRUE(result.status.ok()) << result.status.ToString();
-    }
-  }
 }
 
 TEST_F(ShareBodiesTest, OtherRowsAreEachTheirOwn) {

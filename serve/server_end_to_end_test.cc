@@ -122,7 +122,7 @@ std::vector<float> ValuesIn(const TestConnection::Response& response) {
 TEST(ServerEndToEnd, ARemovedTenantsRowsLeaveABatchAndTheOthersGoOn) {
   constexpr int kRows = 8;
   TestFolder folder;
-  folder.Write("wide/model.onnx", WideModel(12));
+  folder.Write("wide/model.onnx", WideModel(48));  // long enough to be worth a batch
   RuntimeOptions runtime_options;
   runtime_options.threads = 1;
   runtime_options.batching = "immediate";
