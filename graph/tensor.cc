@@ -32,8 +32,8 @@ Result<std::shared_ptr<Buffer>> Buffer::Allocate(size_t size_bytes) {
   MemoryCharge charge(std::move(memory));
   PLEXUS_RETURN_IF_ERROR(charge.Grow(rounded + kOverheadBytes));
   const bool paged = size_bytes >= kPagedBytes;
-  void* data =
-      paged ? PagePool::Process().Allocate(size_bytes, passes) : std::aligned_alloc(kAlignment, rounded);
+  void* data = paged ? PagePool::Process().Allocate(size_bytes, passes)
+                     : std::aligned_alloc(kAlignment, rounded);
   if (data == nullptr) {
     return ResourceExhaustedError("out of memory for " + std::to_string(size_bytes) + " bytes");
   }
