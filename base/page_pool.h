@@ -33,7 +33,8 @@ class PagePool {
   static PagePool& Process();
 
  private:
-  // Equal for sizes that differ by an eighth at most, so that what is reused wastes little.
+  // Equal for sizes that differ by an eighth at most: so much of what is reused may be resident
+  // beyond what was asked for.
   static size_t Capacity(size_t bytes);
 
   const size_t most_kept_bytes_;
